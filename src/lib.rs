@@ -2,5 +2,10 @@
 //!
 //! The modules are the stages of the pipeline, in the order of ARCHITECTURE.md; `app` wires them.
 
+pub mod health;
 pub mod model;
+pub mod rules;
+pub mod state;
+pub mod stats;
 pub mod store;
+pub mod units;

@@ -5,10 +5,12 @@
 
 mod alert;
 mod instance;
+mod reject;
 mod timestamp;
 
 pub use alert::{
-    Alert, Evidence, EvidencePoint, Event, EventKind, LifeEvent, MAX_LIFE_EVENTS, RaiseId, ResolveReason, Severity,
+    Alert, Event, EventKind, Evidence, EvidencePoint, LifeEvent, MAX_LIFE_EVENTS, RaiseId, ResolveReason, Severity,
 };
 pub use instance::{InstanceKey, Metrics, Name};
+pub use reject::Rejection;
 pub use timestamp::Timestamp;

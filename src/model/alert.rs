@@ -308,7 +308,12 @@ mod tests {
             labels: Arc::default(),
             summary: String::new(),
             evidence: None,
-            life: vec![LifeEvent { kind: EventKind::Raise, at: Timestamp::from_nanos(10), by: None, value: Some(95.0) }],
+            life: vec![LifeEvent {
+                kind: EventKind::Raise,
+                at: Timestamp::from_nanos(10),
+                by: None,
+                value: Some(95.0),
+            }],
             late: false,
             triggered_at: Timestamp::from_nanos(10),
             received_at: Timestamp::from_nanos(11),

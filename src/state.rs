@@ -1,0 +1,115 @@
+//! What the server knows of every instance: sharded, written by lanes, read by REST.
+//!
+//! A shard belongs to one lane, which alone writes it (I2); the RwLock is there for the readers. Readers copy what they
+//! need shard by shard and hold no lock while they serialise.
+
+mod instance;
+mod marks;
+mod presence;
+mod view;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::RwLock;
+
+pub use instance::InstanceState;
+pub use marks::{Mark, Marks, Numbering};
+pub use presence::{Heard, Hearing, Presence, Silence};
+pub use view::{InstanceView, Status};
+
+use crate::model::{Alert, InstanceKey};
+
+/// Shards of one lane. A reader holds one of these at a time, so that more of them mean shorter waits for the lane.
+const SHARDS_PER_LANE: usize = 16;
+
+/// The instances of one shard.
+pub type Shard = HashMap<Arc<InstanceKey>, InstanceState, foldhash::fast::FixedState>;
+
+/// Every instance known.
+#[derive(Debug)]
+pub struct State {
+    n_lanes: usize,
+    shards: Box<[RwLock<Shard>]>,
+    n_instances: AtomicUsize,
+    max_instances: usize,
+}
+
+impl State {
+    /// No instance yet; room for `max_instances`, shards for `n_lanes` lanes.
+    pub fn new(n_lanes: usize, max_instances: usize) -> Self {
+        assert!(n_lanes > 0, "there is at least one lane");
+        let shards = (0..n_lanes * SHARDS_PER_LANE).map(|_| RwLock::default()).collect();
+        Self { n_lanes, shards, n_instances: AtomicUsize::new(0), max_instances }
+    }
+
+    /// How many lanes share the instances.
+    pub fn n_lanes(&self) -> usize {
+        self.n_lanes
+    }
+
+    /// The lane of an instance: the same for all its reports (I2).
+    pub fn lane_of(&self, key: &InstanceKey) -> usize {
+        (key.hash() >> 32) as usize % self.n_lanes
+    }
+
+    /// Where in its lane's shards an instance is.
+    pub fn shard_in_lane(key: &InstanceKey) -> usize {
+        key.hash() as usize % SHARDS_PER_LANE
+    }
+
+    /// The shards of a lane, which that lane alone writes.
+    pub fn shards_of_lane(&self, lane_idx: usize) -> &[RwLock<Shard>] {
+        &self.shards[lane_idx * SHARDS_PER_LANE..(lane_idx + 1) * SHARDS_PER_LANE]
+    }
+
+    /// Takes room for one more instance; false: there is none.
+    pub fn try_add_instance(&self) -> bool {
+        let more = |n| (n < self.max_instances).then_some(n + 1);
+        self.n_instances.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Gives the room of an instance back.
+    pub fn remove_instance(&self) {
+        self.n_instances.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Puts in what the journal remembers, before any lane runs. More than the limit is kept: it was acknowledged.
+    pub fn restore(&self, instance: InstanceState) {
+        let shard = &self.shards_of_lane(self.lane_of(&instance.key))[Self::shard_in_lane(&instance.key)];
+        if shard.write().insert(instance.key.clone(), instance).is_none() {
+            self.n_instances.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many instances are known.
+    pub fn n_instances(&self) -> usize {
+        self.n_instances.load(Ordering::Relaxed)
+    }
+
+    /// What REST shows of the instances that `select` picks, ordered by service and instance.
+    pub fn view(&self, select: impl Fn(&InstanceKey) -> bool) -> Vec<InstanceView> {
+        let mut views = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.read();
+            views.extend(shard.values().filter(|i| i.is_shown() && select(&i.key)).map(InstanceView::of));
+        }
+        views.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        views
+    }
+
+    /// Every alert that fires, newest first.
+    pub fn active_alerts(&self) -> Vec<Arc<Alert>> {
+        let mut alerts: Vec<_> = Vec::new();
+        for shard in &self.shards {
+            alerts.extend(shard.read().values().flat_map(|i| i.firing.iter().map(|f| f.alert.clone())));
+        }
+        alerts.sort_unstable_by(|a, b| (b.triggered_at, b.alert_id).cmp(&(a.triggered_at, a.alert_id)));
+        alerts
+    }
+}

@@ -1,0 +1,166 @@
+//! Whether an instance is heard: signs of life, silence, leaving; and the clock that silence is measured on.
+//!
+//! That clock stands still while the server could not hear: a late tick or a held back lane is our silence, not the
+//! agents'.
+
+use std::time::{Duration, Instant};
+
+/// Silence shorter than this is nobody's business, however often an instance usually reports.
+const MIN_SILENCE: Duration = Duration::from_secs(30);
+/// Silence of this many usual gaps between reports is one.
+const USUAL_GAPS: u32 = 3;
+/// Reports that an instance must have sent, over at least [`ARMING_SPAN`], before its silence is an alert.
+const ARMING_REPORTS: u32 = 3;
+const ARMING_SPAN: Duration = Duration::from_secs(10);
+/// A tick later than this moved every deadline.
+const LATE_TICK: Duration = Duration::from_secs(1);
+
+/// A point on a lane's hearing clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Heard(Duration);
+
+impl Heard {
+    /// How long ago `earlier` was.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A lane's hearing clock: monotonic time less the time in which the lane could not hear.
+#[derive(Clone, Copy, Debug)]
+pub struct Hearing {
+    start: Instant,
+    deaf: Duration,
+}
+
+impl Hearing {
+    /// A clock that starts at `now`, as every instance that the journal remembers was last heard.
+    pub fn starting(now: Instant) -> Self {
+        Self { start: now, deaf: Duration::ZERO }
+    }
+
+    /// The clock at `now`.
+    pub fn at(&self, now: Instant) -> Heard {
+        Heard(now.saturating_duration_since(self.start).saturating_sub(self.deaf))
+    }
+
+    /// Takes note of a tick that was due at `due` and came at `now`; `held_back` for how long since the last tick
+    /// reports of this lane waited unread.
+    pub fn tick(&mut self, due: Instant, now: Instant, held_back: Duration) {
+        let late = now.saturating_duration_since(due);
+        let deaf = if late > LATE_TICK { late.max(held_back) } else { held_back };
+        self.deaf += deaf;
+    }
+}
+
+/// Whether an instance is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It reports, or should.
+    Present,
+    /// It left in order at this point of the hearing clock.
+    Left(Heard),
+    /// It is gone: only its marks are remembered, so that what it sent before is not taken twice.
+    Forgotten(Heard),
+}
+
+/// The signs of life of one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    first: Heard,
+    last: Heard,
+    reports: u32,
+    armed: bool,
+    usual_gap: Duration,
+}
+
+impl Silence {
+    /// Heard for the first time.
+    pub fn starting(now: Heard) -> Self {
+        Self { first: now, last: now, reports: 0, armed: false, usual_gap: Duration::ZERO }
+    }
+
+    /// As the journal remembers it: counting starts anew as the server becomes ready.
+    pub fn restored(armed: bool, usual_gap: Duration) -> Self {
+        Self { armed, usual_gap, ..Self::starting(Heard::default()) }
+    }
+
+    /// A report arrived.
+    pub fn heard_report(&mut self, now: Heard) {
+        if self.reports > 0 {
+            // A moving average over about eight gaps: one long gap does not stretch the patience for the next.
+            let gap = now.since(self.last);
+            self.usual_gap = if self.usual_gap.is_zero() { gap } else { (self.usual_gap * 7 + gap) / 8 };
+        }
+        self.reports = self.reports.saturating_add(1);
+        self.armed |= self.reports >= ARMING_REPORTS && now.since(self.first) >= ARMING_SPAN;
+        self.last = self.last.max(now);
+    }
+
+    /// Something else arrived that shows that it is alive, such as a refused report.
+    pub fn heard_sign(&mut self, now: Heard) {
+        self.last = self.last.max(now);
+    }
+
+    /// Whether silence would be an alert.
+    pub fn is_armed(&self) -> bool {
+        self.armed
+    }
+
+    /// Its usual gap between reports; zero: not known yet.
+    pub fn usual_gap(&self) -> Duration {
+        self.usual_gap
+    }
+
+    /// How long it has been silent at `now`.
+    pub fn length(&self, now: Heard) -> Duration {
+        now.since(self.last)
+    }
+
+    /// How long it may be silent when nobody says how long (CONTRACT §3, `absent()`).
+    pub fn patience(&self) -> Duration {
+        MIN_SILENCE.max(self.usual_gap * USUAL_GAPS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Heard {
+        Heard(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn silence_is_armed_after_three_reports_over_ten_seconds() {
+        let mut silence = Silence::starting(at(0));
+        for millis in [0, 1, 2, 3, 9_999] {
+            silence.heard_report(at(millis));
+            assert!(!silence.is_armed(), "after {millis} ms");
+        }
+        silence.heard_report(at(10_000));
+        assert!(silence.is_armed());
+
+        let mut slow = Silence::starting(at(0));
+        slow.heard_report(at(0));
+        slow.heard_report(at(60_000));
+        assert!(!slow.is_armed(), "two reports are no habit");
+        slow.heard_report(at(120_000));
+        assert!(slow.is_armed());
+        assert_eq!(slow.patience(), Duration::from_secs(180));
+    }
+
+    #[test]
+    fn a_deaf_server_does_not_take_its_own_silence_for_the_agents() {
+        let start = Instant::now();
+        let mut hearing = Hearing::starting(start);
+        let sec = |n| start + Duration::from_secs(n);
+        hearing.tick(sec(1), sec(1), Duration::ZERO);
+        assert_eq!(hearing.at(sec(1)), at(1_000));
+        // Stopped for a minute: the tick due at 2 s comes at 62 s.
+        hearing.tick(sec(2), sec(62), Duration::ZERO);
+        assert_eq!(hearing.at(sec(62)), at(2_000));
+        hearing.tick(sec(63), sec(63), Duration::from_secs(1));
+        assert_eq!(hearing.at(sec(63)), at(2_000), "held back the whole second");
+    }
+}

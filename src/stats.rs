@@ -1,0 +1,213 @@
+//! Every figure the server keeps of itself, and the exposition of them.
+//!
+//! Stages count once per chunk, turn or commit, not per report. The balance (I4) is made of the same counters that
+//! `/metrics` shows, so that both tell one story.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::model::Rejection;
+
+/// Labels of the refused reports.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// The accounts of reports and events at one moment (CONTRACT §7.8). Read while the pipeline runs, the figures can
+/// differ by what moved between two reads; a difference that lasts is a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// Reports admitted since the start.
+    pub received: u64,
+    /// Of these: evaluated.
+    pub accepted: u64,
+    /// Of these: refused.
+    pub rejected: u64,
+    /// Of these: accepted before.
+    pub duplicates: u64,
+    /// Of these: not yet decided.
+    pub queued: u64,
+    /// Events since the journal's creation.
+    pub events: u64,
+    /// Of these: in the store.
+    pub stored: u64,
+    /// Of these: on their way to it.
+    pub pending: u64,
+    /// Of these: refused by the store for ever.
+    pub dead_letter: u64,
+}
+
+/// The server's own figures. Shared by all stages.
+#[derive(Debug)]
+pub struct Stats {
+    registry: Registry,
+    /// Reports admitted into the pipeline, or refused at its door one by one.
+    pub received: Counter,
+    /// Reports evaluated.
+    pub accepted: Counter,
+    /// Numbered reports that were accepted before.
+    pub duplicates: Counter,
+    rejected: [Counter; Rejection::ALL.len()],
+    /// Reports admitted and not yet decided.
+    pub queued: Gauge<i64, AtomicI64>,
+    /// Streams open now.
+    pub streams_open: Gauge<i64, AtomicI64>,
+    /// Streams opened.
+    pub streams: Counter,
+    /// Streams refused because the pipeline had no room for 5 s.
+    pub overload_refusals: Counter,
+    /// gRPC connections open now.
+    pub connections_open: Gauge<i64, AtomicI64>,
+    /// gRPC connections dropped because they did not open HTTP/2 in time.
+    pub connections_dropped: Counter,
+    /// How long chunks waited for a slot in their lane.
+    pub dispatch_wait: Histogram,
+    /// Turns that lanes took.
+    pub turns: Counter,
+    /// Turns that were split over the rayon pool.
+    pub parallel_turns: Counter,
+    /// Reports whose evaluation panicked.
+    pub evaluate_panics: Counter,
+    /// Instances known.
+    pub instances: Gauge<i64, AtomicI64>,
+    /// Alerts that fire.
+    pub alerts_firing: Gauge<i64, AtomicI64>,
+    /// Raise events since the start.
+    pub alerts_raised: Counter,
+    /// Journal transactions.
+    pub journal_commits: Counter,
+    /// How long they took.
+    pub journal_commit: Histogram,
+    /// Journal transactions that failed and are tried again.
+    pub journal_errors: Counter,
+    /// Events in the journal since its creation.
+    pub events: Gauge<u64, AtomicU64>,
+    /// Of these, delivered to the store.
+    pub events_stored: Gauge<u64, AtomicU64>,
+    /// Of these, refused by the store for ever.
+    pub events_dead: Gauge<u64, AtomicU64>,
+    /// Statements that wrote rows.
+    pub store_batches: Counter,
+    /// Rows they wrote.
+    pub store_rows: Counter,
+    /// How long they took.
+    pub store_write: Histogram,
+    /// Writes that failed.
+    pub store_errors: Counter,
+    /// Time from a reading's arrival to its raise being in the journal.
+    pub raise_durable: Histogram,
+}
+
+impl Stats {
+    /// All figures at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("gopherwatch");
+        let r = &mut registry;
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        r.register("build", "The version of the server", build);
+        let rejected = Family::<ReasonLabel, Counter>::default();
+        r.register("reports_rejected", "Reports refused one by one, by reason", rejected.clone());
+        let rejected = Rejection::ALL.map(|why| rejected.get_or_create(&ReasonLabel { reason: why.as_str() }).clone());
+        Self {
+            received: counter(r, "reports_received", "Reports admitted, or refused one by one"),
+            accepted: counter(r, "reports_accepted", "Reports evaluated"),
+            duplicates: counter(r, "reports_duplicate", "Numbered reports that were accepted before"),
+            rejected,
+            queued: gauge(r, "reports_queued", "Reports admitted and not yet decided"),
+            streams_open: gauge(r, "streams_open", "SendMetrics streams open now"),
+            streams: counter(r, "streams", "SendMetrics streams opened"),
+            overload_refusals: counter(r, "overload_refusals", "Streams refused because no lane had room for 5 s"),
+            connections_open: gauge(r, "connections_open", "gRPC connections open now"),
+            connections_dropped: counter(r, "connections_dropped", "gRPC connections that did not open HTTP/2 in time"),
+            dispatch_wait: seconds(r, "dispatch_wait", "How long chunks waited for a slot in their lane"),
+            turns: counter(r, "evaluate_turns", "Turns that lanes took"),
+            parallel_turns: counter(r, "evaluate_parallel_turns", "Turns that were split over the rayon pool"),
+            evaluate_panics: counter(r, "evaluate_panics", "Reports whose evaluation panicked"),
+            instances: gauge(r, "instances", "Instances known"),
+            alerts_firing: gauge(r, "alerts_firing", "Alerts that fire now"),
+            alerts_raised: counter(r, "alerts_raised", "Raise events since the start"),
+            journal_commits: counter(r, "journal_commits", "Journal transactions"),
+            journal_commit: seconds(r, "journal_commit", "How long journal transactions took"),
+            journal_errors: counter(r, "journal_errors", "Journal transactions that failed and are tried again"),
+            events: gauge(r, "journal_events", "Events since the journal's creation"),
+            events_stored: gauge(r, "store_events", "Events delivered to the store since the journal's creation"),
+            events_dead: gauge(r, "store_dead_letters", "Events that the store refused for ever"),
+            store_batches: counter(r, "store_batches", "Statements that wrote rows"),
+            store_rows: counter(r, "store_rows", "Rows written"),
+            store_write: seconds(r, "store_write", "How long writes to the store took"),
+            store_errors: counter(r, "store_errors", "Writes to the store that failed"),
+            raise_durable: seconds(r, "raise_durable", "Time from a report's arrival to its raise being durable"),
+            registry,
+        }
+    }
+
+    /// The count of reports refused for `why`.
+    pub fn rejected(&self, why: Rejection) -> &Counter {
+        &self.rejected[why.idx()]
+    }
+
+    /// The accounts now.
+    pub fn balance(&self) -> Balance {
+        let (stored, dead_letter) = (self.events_stored.get(), self.events_dead.get());
+        let events = self.events.get();
+        Balance {
+            accepted: self.accepted.get(),
+            rejected: self.rejected.iter().map(Counter::get).sum(),
+            duplicates: self.duplicates.get(),
+            queued: u64::try_from(self.queued.get()).unwrap_or(0),
+            received: self.received.get(),
+            events,
+            stored,
+            pending: events.saturating_sub(stored + dead_letter),
+            dead_letter,
+        }
+    }
+
+    /// All figures in the OpenMetrics text format 1.0.0.
+    pub fn exposition(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        encode(&mut text, &self.registry).expect("a String takes every write");
+        text
+    }
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let metric = Counter::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn gauge<N, A>(registry: &mut Registry, name: &str, help: &str) -> Gauge<N, A>
+where
+    Gauge<N, A>: prometheus_client::registry::Metric + Clone + Default,
+{
+    let metric = Gauge::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// A histogram of seconds, from 10 µs to 10 s.
+fn seconds(registry: &mut Registry, name: &str, help: &str) -> Histogram {
+    let metric = Histogram::new(exponential_buckets(1e-5, 4.0, 11));
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
+}
