@@ -2,7 +2,13 @@
 //!
 //! The modules are the stages of the pipeline, in the order of ARCHITECTURE.md; `app` wires them.
 
+pub mod deliver;
+pub mod dispatch;
+pub mod evaluate;
 pub mod health;
+pub mod ingest;
+pub mod journal;
+pub mod log;
 pub mod model;
 pub mod rules;
 pub mod state;

@@ -5,6 +5,9 @@ pub mod v1 {
     tonic::include_proto!("gopherwatch.v1");
 }
 
+/// The wire format's description, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("metrics.fds");
+
 /// Metadata key: who is calling; names the service of reports that name none.
 pub const SERVICE_ID: &str = "service-id";
 /// Metadata key: a random u64 in decimal, one per numbering of reports.

@@ -1,0 +1,260 @@
+//! Stage 2: gives each chunk of reports a turn in its instances' lane.
+//!
+//! Async callers wait here, for a slot; lane threads never do (I5). One lane has one consumer, which is what keeps an
+//! instance's reports in order (I2). Holding a slot means that the lane has room (I3).
+
+mod account;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::timeout,
+};
+
+pub use account::{StreamAccount, Tally};
+
+use crate::{
+    model::{InstanceKey, Metrics, Timestamp},
+    stats::Stats,
+};
+
+/// Most reports in one chunk, and so the fewest slots that a lane can have.
+pub const MAX_CHUNK: usize = 512;
+/// How long a stream may wait for a slot before it is refused (CONTRACT §2).
+const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Metrics that weigh as much as one report more, so that slots bound memory and not just counts.
+const METRICS_PER_SLOT: usize = 16;
+/// Room in a lane for turns that hold no slot: ticks, of which at most one waits.
+const SLOTLESS_TURNS: usize = 2;
+
+/// One valid report, or the sign of life that a refused one still is.
+#[derive(Debug)]
+pub struct Item {
+    /// Whose.
+    pub key: Arc<InstanceKey>,
+    /// Its place in the stream, from 0.
+    pub place: u64,
+    /// What it says; `None`: refused, and only a sign of life.
+    pub report: Option<Report>,
+}
+
+/// What one valid report says.
+#[derive(Debug)]
+pub struct Report {
+    /// The readings.
+    pub metrics: Metrics,
+    /// When they were taken; the server's time if the report does not say.
+    pub at: Timestamp,
+    /// The time as it stood on the wire; 0: none.
+    pub wire_time: u64,
+    /// Its number; 0: none.
+    pub sequence: u64,
+    /// Whether it is the last one of an orderly stop.
+    pub leaving: bool,
+}
+
+/// Reports of one stream for one lane, in the order in which they were sent.
+#[derive(Debug)]
+pub struct Chunk {
+    /// The reports; at most [`MAX_CHUNK`].
+    pub items: Vec<Item>,
+    /// The stream that they came on.
+    pub stream: Arc<StreamAccount>,
+    /// When they were read, by the server's clock.
+    pub received_at: Timestamp,
+    /// When they were read, monotonic.
+    pub arrived: Instant,
+}
+
+impl Chunk {
+    fn weight(&self) -> usize {
+        let metrics: usize = self.items.iter().filter_map(|i| i.report.as_ref()).map(|r| r.metrics.len()).sum();
+        self.items.len() + metrics / METRICS_PER_SLOT
+    }
+
+    /// How many reports are in it that wait for a decision.
+    pub fn n_reports(&self) -> usize {
+        self.items.iter().filter(|item| item.report.is_some()).count()
+    }
+}
+
+/// The promise that everything before it in a lane is durable; kept by the journal.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Sender<()>);
+
+impl Receipt {
+    /// A receipt, and where it arrives; it never arrives if the pipeline has died.
+    pub fn new() -> (Self, oneshot::Receiver<()>) {
+        let (given, receipt) = oneshot::channel();
+        (Self(given), receipt)
+    }
+
+    /// Tells the stream. It may have gone, and then nobody listens.
+    pub fn give(self) {
+        let _ = self.0.send(());
+    }
+}
+
+/// One thing for a lane to do. Its order among others is the order of what an instance goes through.
+#[derive(Debug)]
+pub enum Turn {
+    /// Evaluate these reports. The permit travels with the turn and is freed when the turn is done, so that the
+    /// lane's slots bound the work accepted, not just the work queued.
+    Chunk(Box<Chunk>, OwnedSemaphorePermit),
+    /// Journal how far these instances have come, then give the receipt.
+    Barrier(Vec<Arc<InstanceKey>>, Receipt, OwnedSemaphorePermit),
+    /// Look who has been silent. It was due at this time.
+    Tick(Instant),
+}
+
+/// No slot came free in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DispatchError {
+    /// The lanes are too far behind.
+    #[error("the server is overloaded: no room for {} s", ADMISSION_WAIT_MAX.as_secs())]
+    Overloaded,
+    /// The lane's thread is gone.
+    #[error("a lane has stopped")]
+    Stopped,
+}
+
+/// What the server's lanes may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Lanes, one worker thread each.
+    pub n_lanes: usize,
+    /// Slots of all lanes together.
+    pub queue_reports: usize,
+}
+
+#[derive(Debug)]
+struct Lane {
+    turns: Sender<Turn>,
+    slots: Arc<Semaphore>,
+    capacity: usize,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// What a lane's thread takes turns from.
+#[derive(Debug)]
+pub struct LaneQueue {
+    /// The turns, in order.
+    pub turns: Receiver<Turn>,
+    /// How many streams wait for a slot: while there are any, the lane does not hear everybody.
+    pub waiting: Arc<AtomicUsize>,
+}
+
+/// The way into the lanes. The lanes end when every clone of it is gone (I8).
+#[derive(Clone, Debug)]
+pub struct Dispatcher {
+    lanes: Arc<[Lane]>,
+    stats: Arc<Stats>,
+}
+
+impl Dispatcher {
+    /// The lanes' entrances, and the queue behind each.
+    pub fn new(options: Options, stats: Arc<Stats>) -> (Self, Vec<LaneQueue>) {
+        let capacity = (options.queue_reports / options.n_lanes).max(MAX_CHUNK);
+        let (lanes, queues): (Vec<_>, Vec<_>) = (0..options.n_lanes)
+            .map(|_| {
+                // Every turn but a tick holds at least one slot, so that this many turns are the most there can be.
+                let (turns, queue) = bounded(capacity + SLOTLESS_TURNS);
+                let waiting = Arc::new(AtomicUsize::new(0));
+                let slots = Arc::new(Semaphore::new(capacity));
+                let lane = Lane { turns, slots, capacity, waiting: waiting.clone() };
+                (lane, LaneQueue { turns: queue, waiting })
+            })
+            .unzip();
+        (Self { lanes: lanes.into(), stats }, queues)
+    }
+
+    /// Waits for room and gives the chunk its turn. Admitted reports are counted as received here: what is dropped
+    /// while it waits was never received, and the agent sends it again.
+    pub async fn dispatch(&self, lane_idx: usize, chunk: Box<Chunk>) -> Result<(), DispatchError> {
+        let lane = &self.lanes[lane_idx];
+        let weight = chunk.weight().min(lane.capacity);
+        let slot = self.slot(lane, weight).await?;
+        let n_reports = chunk.n_reports();
+        self.stats.received.inc_by(n_reports as u64);
+        self.stats.queued.inc_by(n_reports as i64);
+        chunk.stream.admit(n_reports as u64);
+        Self::enqueue(lane, Turn::Chunk(chunk, slot))
+    }
+
+    /// Sends a barrier after all that the stream has dispatched to this lane. The answer comes when the journal holds
+    /// how far `instances` have come, and never if the pipeline has died.
+    pub async fn barrier(
+        &self,
+        lane_idx: usize,
+        instances: Vec<Arc<InstanceKey>>,
+    ) -> Result<oneshot::Receiver<()>, DispatchError> {
+        let lane = &self.lanes[lane_idx];
+        let slot = self.slot(lane, 1).await?;
+        let (receipt, given) = Receipt::new();
+        Self::enqueue(lane, Turn::Barrier(instances, receipt, slot))?;
+        Ok(given)
+    }
+
+    /// Gives every lane a tick that was due at `due`. A lane whose last tick still waits needs no other.
+    pub fn tick(&self, due: Instant) {
+        for lane in &*self.lanes {
+            let _ = lane.turns.try_send(Turn::Tick(due));
+        }
+    }
+
+    async fn slot(&self, lane: &Lane, weight: usize) -> Result<OwnedSemaphorePermit, DispatchError> {
+        let weight = u32::try_from(weight).unwrap_or(u32::MAX);
+        // The usual case takes no clock.
+        if let Ok(slot) = lane.slots.clone().try_acquire_many_owned(weight) {
+            return Ok(slot);
+        }
+        let waiting = Waiting::new(&lane.waiting);
+        let began = Instant::now();
+        let slot = timeout(ADMISSION_WAIT_MAX, lane.slots.clone().acquire_many_owned(weight)).await;
+        self.stats.dispatch_wait.observe(began.elapsed().as_secs_f64());
+        drop(waiting);
+        match slot {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) => Err(DispatchError::Stopped),
+            Err(_) => {
+                self.stats.overload_refusals.inc();
+                Err(DispatchError::Overloaded)
+            }
+        }
+    }
+
+    fn enqueue(lane: &Lane, turn: Turn) -> Result<(), DispatchError> {
+        match lane.turns.try_send(turn) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Disconnected(_)) => Err(DispatchError::Stopped),
+            Err(TrySendError::Full(_)) => unreachable!("a slot was held, so the lane has room (I3)"),
+        }
+    }
+}
+
+/// Counts one waiting stream for as long as it lives, also when the wait is given up half-way.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Stage 3: OS threads, one per lane, that hold each report against the rules the moment its turn comes.
+//!
+//! A lane alone writes its shards (I2). What it gives on, it gives in one entry per batch of turns: the events, and how
+//! far the instances with events have come, so that the journal holds both or neither. A full journal blocks the lane.
+
+mod batch;
+mod tick;
+
+use std::{
+    io, mem,
+    sync::{Arc, atomic::Ordering},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Sender;
+use rayon::ThreadPool;
+use slog::{Logger, warn};
+
+use crate::{
+    dispatch::{Chunk, LaneQueue, Receipt, Turn},
+    journal::{Entry, Snapshot},
+    model::{InstanceKey, Timestamp},
+    rules::SharedRules,
+    state::{Hearing, State},
+    stats::Stats,
+};
+
+/// Most reports that one batch gathers from waiting turns. More would make the first of them wait longer for no gain.
+const MAX_BATCH: usize = 4_096;
+
+/// What lanes are told.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Silence after which an instance is stale; `None`: as long as `absent()` waits.
+    pub stale_after: Option<Duration>,
+    /// Silence after which an instance is forgotten.
+    pub forget_after: Duration,
+    /// Threads of the pool that shares one large batch; 1: no sharing.
+    pub n_helpers: usize,
+    /// Most instances of which only the marks are kept, in one shard.
+    pub max_forgotten: usize,
+}
+
+/// What every lane shares.
+#[derive(Clone, Debug)]
+struct Shared {
+    state: Arc<State>,
+    rules: SharedRules,
+    stats: Arc<Stats>,
+    pool: Arc<ThreadPool>,
+    journal: Sender<Entry>,
+    options: Options,
+    log: Logger,
+}
+
+/// Starts a thread for each queue. They end when their queues do, and with them their clones of `journal`.
+pub fn start(
+    options: Options,
+    queues: Vec<LaneQueue>,
+    (state, rules): (Arc<State>, SharedRules),
+    journal: Sender<Entry>,
+    stats: Arc<Stats>,
+    log: &Logger,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    assert_eq!(queues.len(), state.n_lanes(), "each lane has its own shards (I2)");
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.n_helpers)
+        .thread_name(|idx| format!("helper-{idx}"))
+        .build()
+        .map_err(io::Error::other)?;
+    let shared = Shared { state, rules, stats, pool: Arc::new(pool), journal, options, log: log.clone() };
+    let spawn = |(lane_idx, queue): (usize, LaneQueue)| {
+        let name = format!("lane-{lane_idx}");
+        let log = shared.log.new(slog::o!("thread" => name.clone()));
+        let shared = Shared { log, ..shared.clone() };
+        let lane = Lane { lane_idx, shared, hearing: Hearing::starting(Instant::now()), last_tick: Instant::now() };
+        thread::Builder::new().name(name).spawn(move || lane.run(&queue))
+    };
+    queues.into_iter().enumerate().map(spawn).collect()
+}
+
+struct Lane {
+    lane_idx: usize,
+    shared: Shared,
+    hearing: Hearing,
+    last_tick: Instant,
+}
+
+impl Lane {
+    fn run(mut self, queue: &LaneQueue) {
+        let mut waiting_turn = None;
+        while let Some(turn) = waiting_turn.take().or_else(|| queue.turns.recv().ok()) {
+            match turn {
+                Turn::Chunk(chunk, slot) => {
+                    let mut n_reports = chunk.items.len();
+                    let (mut chunks, mut slots) = (vec![chunk], vec![slot]);
+                    while n_reports < MAX_BATCH {
+                        match queue.turns.try_recv() {
+                            Ok(Turn::Chunk(chunk, slot)) => {
+                                n_reports += chunk.items.len();
+                                chunks.push(chunk);
+                                slots.push(slot);
+                            }
+                            Ok(other) => {
+                                waiting_turn = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.chunks(&chunks);
+                    drop(slots);
+                }
+                Turn::Barrier(instances, receipt, slot) => {
+                    self.barrier(&instances, receipt);
+                    drop(slot);
+                }
+                Turn::Tick(due) => self.tick(due, queue.waiting.load(Ordering::Relaxed) > 0),
+            }
+        }
+    }
+
+    /// Evaluates the chunks' reports in order and settles their streams' accounts.
+    fn chunks(&self, chunks: &[Box<Chunk>]) {
+        let Shared { state, stats, .. } = &self.shared;
+        let rules = self.shared.rules.read().clone();
+        let now = self.hearing.at(Instant::now());
+        let work = batch::Work { state, rules: &rules, chunks, now };
+        let done = work.run(self.lane_idx, &self.shared.pool);
+        stats.turns.inc_by(chunks.len() as u64);
+        if done.parallel {
+            stats.parallel_turns.inc();
+        }
+        stats.alerts_raised.inc_by(done.tallies.iter().map(|tally| tally.raised).sum());
+        stats.alerts_firing.inc_by(done.firing_delta);
+        for (why, n) in done.rejected {
+            stats.rejected(why).inc_by(n);
+        }
+        for message in done.panics {
+            stats.evaluate_panics.inc();
+            slog::error!(self.shared.log, "evaluating a report panicked: it is refused, please report this fault";
+                "panic" => message);
+        }
+        for key in done.restarted {
+            warn!(self.shared.log, "reports without an agent-epoch are numbered from 1 again";
+                "service" => key.service(), "instance" => key.instance());
+        }
+        // The journal has the events before the stream's barrier can follow them.
+        self.journal(Entry { events: done.events, snapshots: done.snapshots, receipts: Vec::new() });
+        for (chunk, tally) in chunks.iter().zip(&done.tallies) {
+            chunk.stream.settle(tally);
+            stats.accepted.inc_by(tally.accepted);
+            stats.duplicates.inc_by(tally.duplicates);
+            stats.queued.dec_by(chunk.n_reports() as i64);
+        }
+    }
+
+    /// Journals how far the instances have come since they were last journaled, and the receipt behind that.
+    fn barrier(&self, instances: &[Arc<InstanceKey>], receipt: Receipt) {
+        let shards = self.shared.state.shards_of_lane(self.lane_idx);
+        let mut snapshots = Vec::new();
+        for key in instances {
+            let mut shard = shards[State::shard_in_lane(key)].write();
+            if let Some(instance) = shard.get_mut(key).filter(|instance| instance.unsaved) {
+                instance.unsaved = false;
+                snapshots.push(Snapshot::of(instance));
+            }
+        }
+        self.journal(Entry { events: Vec::new(), snapshots, receipts: vec![receipt] });
+    }
+
+    /// Looks who has been silent. `held_back`: streams wait for a slot in this lane.
+    fn tick(&mut self, due: Instant, held_back: bool) {
+        let now = Instant::now();
+        let since_last = now.saturating_duration_since(mem::replace(&mut self.last_tick, now));
+        self.hearing.tick(due, now, if held_back { since_last } else { Duration::ZERO });
+        let rules = self.shared.rules.read().clone();
+        let look = tick::Look {
+            state: &self.shared.state,
+            rules: &rules,
+            options: &self.shared.options,
+            heard: self.hearing.at(now),
+            now: Timestamp::now(),
+        };
+        let done = look.run(self.lane_idx, &self.shared.pool);
+        self.shared.stats.alerts_raised.inc_by(done.n_raised);
+        self.shared.stats.alerts_firing.inc_by(done.firing_delta);
+        self.shared.stats.instances.set(self.shared.state.n_instances() as i64);
+        self.journal(Entry { events: done.events, snapshots: done.snapshots, receipts: Vec::new() });
+    }
+
+    fn journal(&self, entry: Entry) {
+        if entry.is_empty() {
+            return;
+        }
+        // The journal ends after its last sender: if it is gone it has died, which ends the whole server. What it did
+        // not take was never receipted.
+        if self.shared.journal.send(entry).is_err() {
+            slog::debug!(self.shared.log, "the journal is gone");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! One batch of chunks against one lane's shards, as a plain loop or shared out over the rayon pool.
+//!
+//! Work is shared by shard, so that an instance's reports stay with one helper and in order. Helpers decide nothing,
+//! lock nothing and send nothing (I7): the lane has locked the shards, and puts the results back into input order.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use gopherwatch_proto::MAX_METRICS;
+use rayon::{
+    ThreadPool,
+    iter::{IntoParallelIterator, ParallelIterator},
+};
+
+use crate::{
+    dispatch::{Chunk, Item, Report, Tally},
+    journal::Snapshot,
+    model::{Event, EventKind, InstanceKey, Rejection},
+    rules::{Reading, RuleSet, evaluate},
+    state::{Heard, InstanceState, Numbering, Presence, Shard, State},
+};
+
+/// Reports from which on sharing a batch out pays: a report takes some 0.3 µs here, waking a helper some 20 µs
+/// (benches/README.md).
+const PARALLEL_FROM: usize = 512;
+
+/// A batch, and what it is held against.
+pub(super) struct Work<'a> {
+    pub(super) state: &'a State,
+    pub(super) rules: &'a RuleSet,
+    pub(super) chunks: &'a [Box<Chunk>],
+    pub(super) now: Heard,
+}
+
+/// What came of a batch.
+#[derive(Default)]
+pub(super) struct Done {
+    /// In the order of the reports that caused them.
+    pub(super) events: Vec<Event>,
+    pub(super) snapshots: Vec<Snapshot>,
+    /// One per chunk.
+    pub(super) tallies: Vec<Tally>,
+    pub(super) rejected: BTreeMap<Rejection, u64>,
+    pub(super) firing_delta: i64,
+    pub(super) panics: Vec<String>,
+    pub(super) restarted: Vec<Arc<InstanceKey>>,
+    pub(super) parallel: bool,
+}
+
+/// Where an item stands: the chunk's and its own place.
+type Position = (usize, usize);
+
+/// What came of one shard's part.
+struct Part {
+    done: Done,
+    events: Vec<(Position, Event)>,
+    changed: Vec<Arc<InstanceKey>>,
+}
+
+impl Work<'_> {
+    pub(super) fn run(&self, lane_idx: usize, pool: &ThreadPool) -> Done {
+        let shards = self.state.shards_of_lane(lane_idx);
+        let mut positions: Vec<Vec<Position>> = vec![Vec::new(); shards.len()];
+        let mut n_items = 0;
+        for (chunk_idx, chunk) in self.chunks.iter().enumerate() {
+            n_items += chunk.items.len();
+            for (item_idx, item) in chunk.items.iter().enumerate() {
+                positions[State::shard_in_lane(&item.key)].push((chunk_idx, item_idx));
+            }
+        }
+        let touched = || shards.iter().zip(&positions).filter(|(_, positions)| !positions.is_empty());
+        let parallel = n_items >= PARALLEL_FROM && pool.current_num_threads() > 1 && touched().nth(1).is_some();
+        let parts: Vec<Part> = if parallel {
+            let mut locked: Vec<_> = touched().map(|(shard, positions)| (shard.write(), positions)).collect();
+            let work: Vec<_> = locked.iter_mut().map(|(shard, positions)| (&mut **shard, *positions)).collect();
+            pool.install(|| work.into_par_iter().map(|(shard, positions)| self.part(shard, positions)).collect())
+        } else {
+            touched().map(|(shard, positions)| self.part(&mut shard.write(), positions)).collect()
+        };
+        let mut done = Done { tallies: vec![Tally::default(); self.chunks.len()], parallel, ..Done::default() };
+        let mut events = Vec::new();
+        for part in parts {
+            events.extend(part.events);
+            done.absorb(part.done);
+        }
+        events.sort_by_key(|(position, _)| *position);
+        done.events = events.into_iter().map(|(_, event)| event).collect();
+        done
+    }
+
+    fn part(&self, shard: &mut Shard, positions: &[Position]) -> Part {
+        let done = Done { tallies: vec![Tally::default(); self.chunks.len()], ..Done::default() };
+        let mut part = Part { done, events: Vec::new(), changed: Vec::new() };
+        for &position in positions {
+            let chunk = &*self.chunks[position.0];
+            self.item(shard, chunk, &chunk.items[position.1], position, &mut part);
+        }
+        // Taken after the last report of the batch: events and marks reach the journal at one point.
+        part.changed.dedup();
+        for key in std::mem::take(&mut part.changed) {
+            if let Some(instance) = shard.get_mut(&key).filter(|instance| instance.unsaved) {
+                instance.unsaved = false;
+                part.done.snapshots.push(Snapshot::of(instance));
+            }
+        }
+        part
+    }
+
+    fn item(&self, shard: &mut Shard, chunk: &Chunk, item: &Item, position: Position, part: &mut Part) {
+        let Some(report) = &item.report else {
+            if let Some(instance) = shard.get_mut(&item.key) {
+                instance.silence.heard_sign(self.now);
+                instance.last_seen = chunk.received_at;
+            }
+            return;
+        };
+        let tally = &mut part.done.tallies[position.0];
+        let mut reject = |why, tally: &mut Tally| {
+            tally.rejected += 1;
+            *part.done.rejected.entry(why).or_default() += 1;
+        };
+        let instance = match shard.get_mut(&item.key) {
+            Some(instance) if instance.is_shown() || self.state.try_add_instance() => instance,
+            None if self.state.try_add_instance() => {
+                let fresh = InstanceState::new(item.key.clone(), self.rules.applicable(&item.key), self.now);
+                shard.entry(item.key.clone()).or_insert(fresh)
+            }
+            Some(_) | None => return reject(Rejection::InstanceCap, tally),
+        };
+        instance.last_seen = chunk.received_at;
+        if instance.metrics.len() + report.metrics.len() > MAX_METRICS
+            && instance.n_metrics_with(&report.metrics) > MAX_METRICS
+        {
+            instance.silence.heard_sign(self.now);
+            return reject(Rejection::MetricCap, tally);
+        }
+        let epoch = chunk.stream.epoch;
+        let numbering = instance.marks.judge(epoch, report.sequence, report.wire_time);
+        if numbering == Numbering::Duplicate {
+            instance.silence.heard_sign(self.now);
+            tally.duplicates += 1;
+            tally.last = Some((item.place, instance.marks.of(epoch)));
+            return;
+        }
+        if numbering == Numbering::Anew {
+            part.done.restarted.push(item.key.clone());
+        }
+        // The pure part comes first: if it panics, nothing has changed, and only this report is refused.
+        let reading = reading(chunk, item, report);
+        let verdict = catch_unwind(AssertUnwindSafe(|| {
+            evaluate(&self.rules.rules, &instance.applicable, &instance.firing, instance.raises, &reading)
+        }));
+        let changes = match verdict {
+            Ok(changes) => changes,
+            Err(panic) => {
+                part.done.panics.push(panic_message(&*panic));
+                // Its mark moves past it: sent again, it would only panic again.
+                advance(instance, epoch, report);
+                return reject(Rejection::Internal, tally);
+            }
+        };
+        advance(instance, epoch, report);
+        instance.take_readings(&report.metrics);
+        instance.skew_nanos = chunk.stream.skew_nanos.or(instance.skew_nanos);
+        instance.silence.heard_report(self.now);
+        instance.presence = if report.leaving { Presence::Left(self.now) } else { Presence::Present };
+        instance.stale = false;
+        instance.unsaved = true;
+        tally.accepted += 1;
+        tally.last = Some((item.place, if report.sequence == 0 { 0 } else { report.sequence }));
+        if changes.is_empty() {
+            return;
+        }
+        for change in changes {
+            let kind = change.event.kind;
+            tally.raised += u64::from(kind == EventKind::Raise);
+            part.done.firing_delta += i64::from(kind == EventKind::Raise) - i64::from(kind == EventKind::Resolve);
+            if report.sequence == 0 && matches!(kind, EventKind::Raise | EventKind::Record) {
+                instance.raises += 1;
+            }
+            instance.take_change(&change);
+            part.events.push((position, change.event));
+        }
+        part.changed.push(item.key.clone());
+    }
+}
+
+impl Done {
+    fn absorb(&mut self, part: Self) {
+        self.snapshots.extend(part.snapshots);
+        self.tallies.iter_mut().zip(&part.tallies).for_each(|(all, part)| all.merge(part));
+        part.rejected.into_iter().for_each(|(why, n)| *self.rejected.entry(why).or_default() += n);
+        self.firing_delta += part.firing_delta;
+        self.panics.extend(part.panics);
+        self.restarted.extend(part.restarted);
+    }
+}
+
+fn reading<'a>(chunk: &Chunk, item: &'a Item, report: &'a Report) -> Reading<'a> {
+    Reading {
+        key: &item.key,
+        metrics: &report.metrics,
+        at: report.at,
+        wire_time: report.wire_time,
+        received_at: chunk.received_at,
+        skew_nanos: chunk.stream.skew_nanos.unwrap_or(0),
+        epoch: chunk.stream.epoch,
+        sequence: report.sequence,
+    }
+}
+
+fn advance(instance: &mut InstanceState, epoch: u64, report: &Report) {
+    if report.sequence > 0 {
+        instance.marks.advance(epoch, report.sequence, report.wire_time);
+        instance.unsaved = true;
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}

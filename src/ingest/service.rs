@@ -1,0 +1,210 @@
+//! One SendMetrics stream: read what is ready, give it to the lanes, and at the end the receipt.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{FutureExt, future::join_all};
+use gopherwatch_proto::v1::{MetricReport, Summary, metrics_service_server::MetricsService};
+use slog::{Logger, debug, warn};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::{
+    Options,
+    intake::{Intake, Refused},
+    metadata::Identity,
+};
+use crate::{
+    dispatch::{Chunk, DispatchError, Dispatcher, Item, MAX_CHUNK, StreamAccount},
+    model::{InstanceKey, Rejection, Timestamp},
+    state::State,
+    stats::Stats,
+};
+
+/// When an agent that was refused for overload should come back.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The service.
+pub(super) struct Metrics {
+    pub(super) options: Options,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) state: Arc<State>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) stop: CancellationToken,
+    pub(super) streams: TaskTracker,
+    pub(super) log: Logger,
+}
+
+#[tonic::async_trait]
+impl MetricsService for Metrics {
+    async fn send_metrics(&self, request: Request<Streaming<MetricReport>>) -> Result<Response<Summary>, Status> {
+        let _open = self.streams.token();
+        if self.stop.is_cancelled() {
+            return Err(Status::unavailable("the server is shutting down"));
+        }
+        self.stats.streams.inc();
+        self.stats.streams_open.inc();
+        let identity = request.extensions().get::<Identity>().cloned().unwrap_or_default();
+        let stream = Stream::new(self, identity);
+        let answer = stream.run(request.into_inner()).await;
+        self.stats.streams_open.dec();
+        answer.map(Response::new)
+    }
+}
+
+/// One stream in progress.
+struct Stream<'a> {
+    service: &'a Metrics,
+    intake: Intake,
+    account: Arc<StreamAccount>,
+    place: u64,
+    n_named: u64,
+    warned: [bool; Rejection::ALL.len()],
+    log: Logger,
+}
+
+impl<'a> Stream<'a> {
+    fn new(service: &'a Metrics, identity: Identity) -> Self {
+        let Identity { service_id, epoch, skew_nanos } = identity;
+        let Options { retention, max_instances_per_stream, .. } = service.options;
+        Self {
+            service,
+            log: service.log.new(slog::o!("service-id" => service_id.clone())),
+            intake: Intake::new(service_id, skew_nanos, retention, max_instances_per_stream),
+            account: Arc::new(StreamAccount::new(epoch, skew_nanos)),
+            place: 0,
+            n_named: 0,
+            warned: [false; Rejection::ALL.len()],
+        }
+    }
+
+    async fn run(mut self, mut reports: Streaming<MetricReport>) -> Result<Summary, Status> {
+        loop {
+            let first = tokio::select! {
+                biased;
+                // What was read is given to the lanes below; what was not is sent again by the agent.
+                () = self.service.stop.cancelled() => break,
+                first = reports.message() => first,
+            };
+            let mut chunk = Vec::new();
+            let mut next = first;
+            let (now, arrived) = (Timestamp::now(), Instant::now());
+            let end = loop {
+                match next {
+                    Ok(Some(report)) => chunk.extend(self.take(report, now)),
+                    Ok(None) => break Some(Ok(())),
+                    Err(status) => break Some(Err(status)),
+                }
+                if chunk.len() >= MAX_CHUNK {
+                    break None;
+                }
+                // Only what is here already: a report never waits for the next one.
+                match reports.message().now_or_never() {
+                    Some(message) => next = message,
+                    None => break None,
+                }
+            };
+            self.dispatch(chunk, now, arrived).await?;
+            match end {
+                None => {}
+                Some(Ok(())) => break,
+                Some(Err(status)) => {
+                    debug!(self.log, "a stream broke off"; "code" => ?status.code(), "why" => status.message());
+                    return Err(status);
+                }
+            }
+        }
+        self.receipt().await
+    }
+
+    /// Validates one report; a refused one still is a sign of life of whom it names.
+    fn take(&mut self, report: MetricReport, now: Timestamp) -> Option<Item> {
+        let place = self.place;
+        self.place += 1;
+        self.intake.tidy();
+        match self.intake.take(report, place, now) {
+            Ok(item) => {
+                self.n_named += 1;
+                Some(item)
+            }
+            Err(Refused { why, key }) => {
+                self.service.stats.received.inc();
+                self.service.stats.rejected(why).inc();
+                self.account.refuse();
+                if !std::mem::replace(&mut self.warned[why.idx()], true) {
+                    warn!(self.log, "refused a report: the first of this stream for this reason";
+                        "reason" => why.as_str(),
+                        "service" => key.as_ref().map(|key| key.service().to_owned()),
+                        "instance" => key.as_ref().map(|key| key.instance().to_owned()));
+                }
+                let key = key?;
+                self.n_named += 1;
+                Some(Item { key, place, report: None })
+            }
+        }
+    }
+
+    /// Gives each lane its part.
+    async fn dispatch(&self, items: Vec<Item>, received_at: Timestamp, arrived: Instant) -> Result<(), Status> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        for (lane_idx, items) in self.by_lane(items, |item| &item.key).into_iter().enumerate() {
+            if !items.is_empty() {
+                let chunk = Chunk { items, stream: self.account.clone(), received_at, arrived };
+                self.service.dispatcher.dispatch(lane_idx, Box::new(chunk)).await.map_err(refusal)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that the stream gave is durable.
+    async fn receipt(self) -> Result<Summary, Status> {
+        if self.place > 0 && self.n_named == 0 {
+            return Err(Status::invalid_argument(
+                "no report names its service: set `service_name` in each report, or the metadata `service-id` once",
+            ));
+        }
+        let instances: Vec<_> = self.intake.instances().cloned().collect();
+        let mut receipts = Vec::new();
+        for (lane_idx, instances) in self.by_lane(instances, |key| key).into_iter().enumerate() {
+            if !instances.is_empty() {
+                receipts.push(self.service.dispatcher.barrier(lane_idx, instances).await.map_err(refusal)?);
+            }
+        }
+        if join_all(receipts).await.iter().any(Result::is_err) {
+            return Err(Status::unavailable("the server stopped before the reports were durable: send them again"));
+        }
+        Ok(self.account.summary())
+    }
+
+    fn by_lane<T>(&self, all: Vec<T>, key: impl Fn(&T) -> &InstanceKey) -> Vec<Vec<T>> {
+        let state = &self.service.state;
+        if state.n_lanes() == 1 {
+            return vec![all];
+        }
+        let mut lanes: Vec<Vec<T>> = (0..state.n_lanes()).map(|_| Vec::new()).collect();
+        for one in all {
+            lanes[state.lane_of(key(&one))].push(one);
+        }
+        lanes
+    }
+}
+
+/// Tells the agent when to come back (google.rpc.RetryInfo, and the pushback of gRPC's retry design).
+fn refusal(error: DispatchError) -> Status {
+    match error {
+        DispatchError::Stopped => Status::unavailable("the server is shutting down"),
+        DispatchError::Overloaded => {
+            let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+            let message = format!("{error}, retry in {} s", RETRY_AFTER.as_secs());
+            let mut status = Status::with_error_details(tonic::Code::ResourceExhausted, message, details);
+            let pushback = MetadataValue::from(u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX));
+            status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
+            status
+        }
+    }
+}
