@@ -23,7 +23,7 @@ use slog::{Logger, error, info};
 use uuid::Uuid;
 
 pub use file::{JournalError, Reader};
-pub use record::{RestoredFiring, RestoredInstance, Snapshot};
+pub use record::{RestoredInstance, Snapshot};
 
 use crate::{
     dispatch::Receipt,

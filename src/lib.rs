@@ -2,6 +2,8 @@
 //!
 //! The modules are the stages of the pipeline, in the order of ARCHITECTURE.md; `app` wires them.
 
+pub mod app;
+pub mod config;
 pub mod deliver;
 pub mod dispatch;
 pub mod evaluate;
@@ -10,6 +12,8 @@ pub mod ingest;
 pub mod journal;
 pub mod log;
 pub mod model;
+pub mod rest;
+pub mod restore;
 pub mod rules;
 pub mod state;
 pub mod stats;

@@ -1,1 +1,103 @@
-fn main() {}
+//! `gopherwatch-server`: arguments, log, start, wait, drain, exit code. A runbook; the parts are in the library.
+
+use std::{process::ExitCode, thread};
+
+use clap::Parser;
+use crossbeam_channel::{Receiver, bounded};
+use gopherwatch::{
+    app::{App, Outcome},
+    config::{Args, Config, UsageError, load_env_file},
+    log,
+};
+use slog::{Logger, crit, info, warn};
+use tokio::signal::unix::{SignalKind, signal};
+
+const EXIT_NOT_STARTED: u8 = 1;
+const EXIT_STAGE_DIED: u8 = 2;
+const EXIT_UNFINISHED: u8 = 3;
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let config = match configure() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let (log, flush) = log::queued(config.log_format, config.log_level);
+    // Already installed is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let code = run(config, &log);
+    drop(log);
+    drop(flush);
+    ExitCode::from(code)
+}
+
+fn configure() -> Result<Config, ExitCode> {
+    load_env_file().map_err(|err| usage(&err))?;
+    let args = Args::try_parse().map_err(|err| {
+        // Help and version are answers, not errors. If nobody reads them there is nobody to tell.
+        let _ = err.print();
+        ExitCode::from(if err.use_stderr() { EXIT_USAGE } else { 0 })
+    })?;
+    Config::resolve(args).map_err(|err| usage(&err))
+}
+
+#[expect(clippy::print_stderr, reason = "there is no log before the configuration is known")]
+fn usage(err: &UsageError) -> ExitCode {
+    eprintln!("gopherwatch-server: {err}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+fn run(config: Config, log: &Logger) -> u8 {
+    let signals = match signals(log.clone()) {
+        Ok(signals) => signals,
+        Err(err) => {
+            crit!(log, "cannot listen for signals"; "error" => %err);
+            return EXIT_NOT_STARTED;
+        }
+    };
+    let app = match App::start(config, log) {
+        Ok(app) => app,
+        Err(err) => {
+            crit!(log, "could not start"; "error" => log::chain(&err));
+            return EXIT_NOT_STARTED;
+        }
+    };
+    let all_alive = app.wait(&signals);
+    let outcome = app.drain(all_alive);
+    info!(log, "shutdown ended"; "outcome" => ?outcome);
+    match outcome {
+        Outcome::Clean => 0,
+        Outcome::StageDied => EXIT_STAGE_DIED,
+        Outcome::Unfinished => EXIT_UNFINISHED,
+    }
+}
+
+/// A message at the first SIGTERM or SIGINT. The second ends the process at once: what was receipted is durable.
+fn signals(log: Logger) -> std::io::Result<Receiver<()>> {
+    let (first, signals) = bounded(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut term, mut int, mut hup) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
+    };
+    let watch = async move {
+        let mut n_stops = 0;
+        loop {
+            tokio::select! {
+                _ = term.recv() => n_stops += 1,
+                _ = int.recv() => n_stops += 1,
+                _ = hup.recv() => warn!(log, "SIGHUP: this version does not reload its rules; restart it instead"),
+            }
+            match n_stops {
+                0 => {}
+                // The server may not wait yet: then it finds the message when it does.
+                1 => {
+                    let _ = first.try_send(());
+                }
+                _ => std::process::exit(i32::from(EXIT_UNFINISHED)),
+            }
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(watch))?;
+    Ok(signals)
+}

@@ -82,7 +82,8 @@ impl State {
     /// Puts in what the journal remembers, before any lane runs. More than the limit is kept: it was acknowledged.
     pub fn restore(&self, instance: InstanceState) {
         let shard = &self.shards_of_lane(self.lane_of(&instance.key))[Self::shard_in_lane(&instance.key)];
-        if shard.write().insert(instance.key.clone(), instance).is_none() {
+        let counts = instance.is_shown();
+        if shard.write().insert(instance.key.clone(), instance).is_none() && counts {
             self.n_instances.fetch_add(1, Ordering::Relaxed);
         }
     }

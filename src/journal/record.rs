@@ -45,14 +45,7 @@ pub struct RestoredInstance {
     /// Raises that no numbered report caused.
     pub raises: u64,
     /// The alerts that fire.
-    pub firing: Vec<RestoredFiring>,
-}
-
-/// An alert that fires.
-#[derive(Debug)]
-pub struct RestoredFiring {
-    /// The alert; `rule` names its rule.
-    pub alert: Arc<Alert>,
+    pub firing: Vec<Arc<Alert>>,
 }
 
 /// A record that cannot be read.
@@ -306,7 +299,7 @@ pub(super) fn decode_event(body: &[u8]) -> Result<Event, RecordError> {
 
 pub(super) fn decode_instance(service: &str, instance: &str, body: &[u8]) -> Result<RestoredInstance, RecordError> {
     let message = InstanceMessage::decode(body).map_err(RecordError::Decode)?;
-    let firing = |message: AlertMessage| Ok(RestoredFiring { alert: Arc::new(message.into_alert()?) });
+    let firing = |message: AlertMessage| Ok(Arc::new(message.into_alert()?));
     let mark = |m: MarkMessage| Mark { epoch: m.epoch, sequence: m.sequence, wire_time: m.wire_time };
     Ok(RestoredInstance {
         key: Arc::new(InstanceKey::new(service, instance)),

@@ -1,0 +1,385 @@
+//! The wiring, which reads as the pipeline: start from the last stage to the first, stop from the first to the last.
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::{Mutex, RwLock};
+use slog::{Logger, error, info, o, warn};
+use tokio::sync::oneshot::error::TryRecvError;
+
+use crate::{
+    config::{Config, StoreConfig},
+    deliver,
+    dispatch::{self, Dispatcher, Receipt},
+    evaluate,
+    health::{Condition, Health, Phase},
+    ingest::{self, Ingest},
+    journal::{self, Entry, Journal, JournalError},
+    log::{AlertLog, chain},
+    model::{ResolveReason, Timestamp},
+    rest,
+    restore::{self, Restored},
+    state::State,
+    stats::Stats,
+    store::{AlertStore, StoreError, mysql::MySqlStore, sqlite::SqliteStore},
+};
+
+/// How often lanes look who has been silent.
+const TICK: Duration = Duration::from_secs(1);
+/// A server whose clock is outside of these years would write times that the database cannot hold.
+const CLOCK_RANGE: [i64; 2] = [1_577_836_800_000_000_000, 2_145_916_800_000_000_000];
+/// How often a waiting server looks whether all of its stages live.
+const WATCH_EVERY: Duration = Duration::from_millis(250);
+/// How long the statement in flight may take to finish, once all else is done. It is harmless to cut off (I10).
+const STATEMENT_WAIT: Duration = Duration::from_secs(1);
+/// How long REST may take to finish the requests under way.
+const REST_WAIT: Duration = Duration::from_millis(500);
+/// How often a stop that takes long says whom it waits for.
+const NAME_WAITING_EVERY: Duration = Duration::from_secs(1);
+
+/// The server could not start. The program exits 1.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("listening on {addr}: {source}; choose another with {flag}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// The flag that chooses it.
+        flag: &'static str,
+        /// Why it cannot.
+        source: io::Error,
+    },
+    /// The data directory cannot be made.
+    #[error("making the data directory {}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why it cannot.
+        #[source]
+        source: io::Error,
+    },
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The embedded store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A thread or runtime cannot be started.
+    #[error("starting a stage")]
+    Stage(#[from] io::Error),
+    /// The clock is wrong.
+    #[error("the clock says {0}, which is outside of 2020 to 2037: set it, then start again")]
+    Clock(Timestamp),
+}
+
+/// How a stop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything that was taken is journaled, and every stream had its answer.
+    Clean,
+    /// A stage died, which is why the server stopped.
+    StageDied,
+    /// Time ran out.
+    Unfinished,
+}
+
+/// The running server.
+#[derive(Debug)]
+pub struct App {
+    log: Logger,
+    health: Health,
+    shutdown_timeout: Duration,
+    ingest: Ingest,
+    ticker: Stage,
+    lanes: Vec<JoinHandle<()>>,
+    entries: Sender<Entry>,
+    journal: JoinHandle<Result<(), JournalError>>,
+    store: Stage,
+    lines: Stage,
+    rest: rest::Server,
+}
+
+/// A thread that ends when told to.
+#[derive(Debug)]
+struct Stage {
+    /// Dropping it tells the thread to end.
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl App {
+    /// Starts every stage, last to first, and takes reports once it returns.
+    pub fn start(config: Config, log: &Logger) -> Result<Self, StartError> {
+        let now = Timestamp::now();
+        if !(CLOCK_RANGE[0]..CLOCK_RANGE[1]).contains(&now.as_nanos()) {
+            return Err(StartError::Clock(now));
+        }
+        let grpc = listen(config.grpc_addr, "--grpc-addr")?;
+        let http = listen(config.http_addr, "--http-addr")?;
+        fs::create_dir_all(&config.data_dir)
+            .map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
+        let stats = Arc::new(Stats::new());
+        let health = Health::new();
+        let rules = Arc::new(RwLock::new(Arc::new(config.rules.clone())));
+        let state = Arc::new(State::new(config.n_workers, config.max_instances));
+
+        let journal = Journal::open(&journal::Options {
+            data_dir: config.data_dir.clone(),
+            max_bytes: config.journal_max,
+            sinks: &[deliver::STORE, deliver::LINES],
+        })?;
+        let store = open_store(&config, &journal)?;
+        info!(log, "starting"; "version" => env!("CARGO_PKG_VERSION"), "store" => store.describe(),
+            "data" => config.data_dir.display().to_string(), "journal" => journal.path().display().to_string(),
+            "workers" => config.n_workers, "rules" => config.rules.rules.len(), "rules_from" => &config.rules.source);
+        for warning in &config.warnings {
+            warn!(log, "{}", warning);
+        }
+        health.set("rules", Condition::Ok, format!("{} rules, {}", config.rules.rules.len(), config.rules.source));
+        let Restored { entry, n_instances, n_firing } =
+            restore::restore(journal.restore()?, &config.rules, &state, Timestamp::now());
+        stats.alerts_firing.set(n_firing as i64);
+        stats.instances.set(state.n_instances() as i64);
+        info!(log, "restored from the journal"; "instances" => n_instances, "firing" => n_firing);
+
+        let lines_cursor = journal.cursor(deliver::LINES).expect("named in the options above");
+        let store_cursor = journal.cursor(deliver::STORE).expect("named in the options above");
+        let lines_reader = journal.reader()?;
+        let store_reader = journal.reader()?;
+
+        let rest = rest::start(
+            http,
+            rest::Context {
+                state: state.clone(),
+                rules: rules.clone(),
+                store: store.clone(),
+                stats: stats.clone(),
+                health: health.clone(),
+            },
+            rest::Options::default(),
+            log.new(o!("thread" => "admin")),
+        )?;
+        let lines = {
+            let (stop, stopped) = bounded(0);
+            let lines = AlertLog::new(config.log_format);
+            Stage { stop, thread: deliver::start_lines(lines, lines_reader, lines_cursor, stopped, log)? }
+        };
+        let store = {
+            let (stop, stopped) = bounded(0);
+            let options = deliver::Options { retention: config.retention };
+            let cursor = (store_reader, store_cursor);
+            let thread = deliver::start_store(options, store, cursor, stopped, (stats.clone(), health.clone()), log)?;
+            Stage { stop, thread }
+        };
+        let journal::Running { entries, thread: journal } = journal.start(stats.clone(), health.clone(), log)?;
+        if !entry.is_empty() && entries.send(entry).is_err() {
+            warn!(log, "the journal ended as the server started");
+        }
+        let dispatch = dispatch::Options { n_lanes: config.n_workers, queue_reports: config.queue_reports };
+        let (dispatcher, queues) = Dispatcher::new(dispatch, stats.clone());
+        let options = evaluate::Options {
+            stale_after: config.stale_after,
+            forget_after: config.forget_after,
+            n_helpers: config.n_workers,
+            max_forgotten: config.max_instances / config.n_workers / 16 + 1,
+        };
+        let lanes = evaluate::start(options, queues, (state.clone(), rules), entries.clone(), stats.clone(), log)?;
+        let ticker = ticker(dispatcher.clone())?;
+        let options = ingest::Options {
+            max_connections: max_connections(),
+            max_instances_per_stream: config.max_instances_per_stream,
+            retention: config.retention,
+        };
+        let ingest = Ingest::start(grpc, options, dispatcher, state, stats, log)?;
+        health.enter(Phase::Ready);
+        info!(log, "ready"; "grpc" => ingest.addr().to_string(), "http" => rest.addr().to_string());
+        Ok(Self {
+            log: log.clone(),
+            health,
+            shutdown_timeout: config.shutdown_timeout,
+            ingest,
+            ticker,
+            lanes,
+            entries,
+            journal,
+            store,
+            lines,
+            rest,
+        })
+    }
+
+    /// Where agents connect.
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.ingest.addr()
+    }
+
+    /// Where REST answers.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.rest.addr()
+    }
+
+    /// Waits until `stop` has a message or is disconnected; false: a stage died first.
+    pub fn wait(&self, stop: &Receiver<()>) -> bool {
+        loop {
+            match stop.recv_timeout(WATCH_EVERY) {
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return true,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Some(dead) = self.dead_stage() {
+                error!(self.log, "a stage died: stopping"; "stage" => dead);
+                return false;
+            }
+        }
+    }
+
+    fn dead_stage(&self) -> Option<&'static str> {
+        let dead = [
+            ("ingest", !self.ingest.is_running()),
+            ("evaluate", self.lanes.iter().any(JoinHandle::is_finished)),
+            ("journal", self.journal.is_finished()),
+            ("deliver-store", self.store.thread.is_finished()),
+            ("deliver-log", self.lines.thread.is_finished()),
+            ("ticker", self.ticker.thread.is_finished()),
+        ];
+        dead.into_iter().find(|(_, dead)| *dead).map(|(name, _)| name)
+    }
+
+    /// Stops every stage, first to last, within the shutdown time-out. `all_alive`: what [`Self::wait`] said.
+    pub fn drain(self, all_alive: bool) -> Outcome {
+        let Self { log, health, shutdown_timeout, ingest, ticker, lanes, entries, journal, store, lines, rest } = self;
+        let deadline = Instant::now() + shutdown_timeout;
+        health.enter(Phase::Draining);
+        // No statement begins after this; the one in flight finishes beside the rest of the drain.
+        drop(store.stop);
+        info!(log, "shutdown began"; "timeout_seconds" => shutdown_timeout.as_secs_f64());
+        let waiting = Waiting::start(log.clone());
+
+        waiting.on("ingest");
+        ingest.stop();
+        let mut finished = ingest.finish(deadline);
+        drop(ticker.stop);
+
+        // With the last stream and the ticker the lanes' entrances are gone, and they end behind what they had.
+        waiting.on("evaluate");
+        finished &= lanes.into_iter().all(|lane| join_until(lane, deadline).is_some());
+
+        // A receipt behind everything: what the lanes gave is durable, and in reach of the sinks.
+        waiting.on("journal");
+        let (receipt, mut given) = Receipt::new();
+        let last = Entry { receipts: vec![receipt], ..Entry::default() };
+        finished &= entries.send_deadline(last, deadline).is_ok();
+        finished &= wait_until(deadline, || !matches!(given.try_recv(), Err(TryRecvError::Empty)));
+        waiting.on("deliver-log");
+        drop(lines.stop);
+        finished &= join_until(lines.thread, deadline).is_some();
+        waiting.on("deliver-store");
+        let statement = deadline.min(Instant::now() + STATEMENT_WAIT);
+        if join_until(store.thread, statement).is_none() {
+            warn!(log, "left a statement in flight: its rows are delivered again at the next start");
+        }
+
+        // Last of all the journal, which saves how far the sinks came.
+        waiting.on("journal");
+        drop(entries);
+        let journal = join_until(journal, deadline);
+        finished &= matches!(journal, Some(Ok(())));
+        if let Some(Err(err)) = &journal {
+            error!(log, "the journal failed"; "error" => chain(err));
+        }
+        waiting.on("rest");
+        rest.stop(REST_WAIT.min(deadline.saturating_duration_since(Instant::now())));
+        drop(waiting);
+        match (all_alive, finished) {
+            (false, _) => Outcome::StageDied,
+            (true, true) => Outcome::Clean,
+            (true, false) => Outcome::Unfinished,
+        }
+    }
+}
+
+fn listen(addr: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(addr).map_err(|source| StartError::Listen { addr, flag, source })
+}
+
+fn open_store(config: &Config, journal: &Journal) -> Result<Arc<dyn AlertStore>, StartError> {
+    Ok(match &config.store {
+        StoreConfig::MySql(options) => Arc::new(MySqlStore::new(options.clone(), journal.server_id())),
+        StoreConfig::Sqlite => Arc::new(SqliteStore::open(config.data_dir.join("alerts.db"), journal.server_id())?),
+    })
+}
+
+fn ticker(dispatcher: Dispatcher) -> io::Result<Stage> {
+    let (stop, stopped) = bounded::<()>(0);
+    let run = move || {
+        let mut due = Instant::now() + TICK;
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_deadline(due) {
+            dispatcher.tick(due);
+            // After a stop of the whole process ticks go on from now; they do not catch up.
+            due = (due + TICK).max(Instant::now());
+        }
+    };
+    let thread = thread::Builder::new().name("ticker".to_owned()).spawn(run)?;
+    Ok(Stage { stop, thread })
+}
+
+/// Connections that leave descriptors for REST, the database, the journal and the log.
+fn max_connections() -> usize {
+    const OTHERS: usize = 400;
+    const MOST: usize = 16_384;
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    // Unlimited, or not to be found out.
+    let soft = soft.and_then(|soft| soft.parse::<usize>().ok()).unwrap_or(MOST);
+    soft.saturating_sub(OTHERS).clamp(soft / 4, MOST)
+}
+
+/// The thread's answer, if it ends in time. A thread that panicked has ended, too: its stage was found dead, or its
+/// work was done.
+fn join_until<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
+    wait_until(deadline, || thread.is_finished()).then(|| thread.join().ok()).flatten()
+}
+
+fn wait_until(deadline: Instant, mut done: impl FnMut() -> bool) -> bool {
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Says every second which stage a stop waits for.
+struct Waiting {
+    on: Arc<Mutex<&'static str>>,
+    _stop: Sender<()>,
+}
+
+impl Waiting {
+    fn start(log: Logger) -> Self {
+        let on = Arc::new(Mutex::new(""));
+        let (stop, stopped) = bounded::<()>(0);
+        let stage = on.clone();
+        // Without the thread the stop goes on as well, only silently.
+        let _ = thread::Builder::new().name("drain".to_owned()).spawn(move || {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(NAME_WAITING_EVERY) {
+                info!(log, "shutdown waits"; "for" => *stage.lock());
+            }
+        });
+        Self { on, _stop: stop }
+    }
+
+    fn on(&self, stage: &'static str) {
+        *self.on.lock() = stage;
+    }
+}

@@ -1,0 +1,146 @@
+//! What the operator said: flags over environment over `.env`, checked and turned into what each stage is told.
+//!
+//! Two types: [`Args`] as it was written, [`Config`] as it is meant. Everything wrong here is the operator's to mend:
+//! the message names the flag or line and says what to do.
+
+mod args;
+mod environment;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use args::Args;
+pub use environment::load_env_file;
+
+use crate::{
+    log::Format,
+    rules::{Record, RuleSet, parse_file},
+    store::mysql::MySqlOptions,
+};
+
+/// The rule file that is read when it is there.
+const DEFAULT_RULE_FILE: &str = "gopherwatch.toml";
+/// How long SQLite keeps resolved alerts unless told otherwise; MySQL keeps them for ever.
+const SQLITE_RETENTION: Duration = Duration::from_secs(90 * 86_400);
+/// Fewer slots than this would not hold two whole chunks a lane.
+const MIN_QUEUE_REPORTS: usize = 1_024;
+/// More lanes than this would each have next to nothing to do.
+const MAX_WORKERS: usize = 256;
+
+/// Where the alert history is.
+#[derive(Clone, Debug)]
+pub enum StoreConfig {
+    /// In a MySQL or MariaDB database.
+    MySql(MySqlOptions),
+    /// In a file of the data directory.
+    Sqlite,
+}
+
+/// What the server is to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where agents connect.
+    pub grpc_addr: SocketAddr,
+    /// Where REST answers.
+    pub http_addr: SocketAddr,
+    /// The rules to begin with.
+    pub rules: RuleSet,
+    /// Where journal and embedded store are.
+    pub data_dir: PathBuf,
+    /// Lanes.
+    pub n_workers: usize,
+    /// Reports that may wait in all lanes together.
+    pub queue_reports: usize,
+    /// How long resolved alerts are kept; `None`: for ever.
+    pub retention: Option<Duration>,
+    /// Silence after which an instance is stale; `None`: as `absent()`.
+    pub stale_after: Option<Duration>,
+    /// Silence after which an instance is forgotten.
+    pub forget_after: Duration,
+    /// Largest size of the journal, in bytes.
+    pub journal_max: u64,
+    /// Instances in all.
+    pub max_instances: usize,
+    /// Instances of one stream.
+    pub max_instances_per_stream: usize,
+    /// How long a graceful stop may take.
+    pub shutdown_timeout: Duration,
+    /// How log lines look.
+    pub log_format: Format,
+    /// Lines below this level are not written.
+    pub log_level: slog::Level,
+    /// Where the alert history is.
+    pub store: StoreConfig,
+    /// What the operator should hear about once there is a log.
+    pub warnings: Vec<String>,
+}
+
+/// What is wrong, and what to do about it. The program exits 64.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+impl Config {
+    /// Checks the arguments, reads the rule file and looks at the environment.
+    pub fn resolve(args: Args) -> Result<Self, UsageError> {
+        for (flag, addr) in [("--grpc-addr", args.grpc_addr), ("--http-addr", args.http_addr)] {
+            if !addr.ip().is_loopback() && !args.insecure {
+                return Err(UsageError(format!(
+                    "{flag} {addr} can be reached from other hosts, and this version has neither TLS nor tokens: listen on \
+                     127.0.0.1 and put a proxy or tunnel with TLS in front of it, or say --insecure if the network is \
+                     yours alone"
+                )));
+            }
+        }
+        environment::refuse_tokens()?;
+        if !(1..=MAX_WORKERS).contains(&args.workers) {
+            return Err(UsageError(format!("--workers {}: use 1 to {MAX_WORKERS}", args.workers)));
+        }
+        if args.queue_reports < MIN_QUEUE_REPORTS {
+            return Err(UsageError(format!("--queue-reports {}: use {MIN_QUEUE_REPORTS} or more", args.queue_reports)));
+        }
+        let store = environment::store()?;
+        let default_retention = match store {
+            StoreConfig::MySql(_) => None,
+            StoreConfig::Sqlite => Some(SQLITE_RETENTION),
+        };
+        Ok(Self {
+            grpc_addr: args.grpc_addr,
+            http_addr: args.http_addr,
+            rules: rules(args.config.as_deref(), args.record)?,
+            data_dir: args.data_dir,
+            n_workers: args.workers,
+            queue_reports: args.queue_reports,
+            retention: args.retention.or(default_retention),
+            stale_after: args.stale_after,
+            forget_after: args.forget_after,
+            journal_max: args.journal_max,
+            max_instances: args.max_instances,
+            max_instances_per_stream: args.max_instances_per_stream,
+            shutdown_timeout: args.shutdown_timeout,
+            log_format: args.log_format.unwrap_or_else(Format::fitting),
+            log_level: args.log_level,
+            store,
+            warnings: environment::unknown_names(),
+        })
+    }
+}
+
+fn rules(path: Option<&Path>, record: Option<Record>) -> Result<RuleSet, UsageError> {
+    let given = path.is_some();
+    let path = path.unwrap_or(Path::new(DEFAULT_RULE_FILE));
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound && !given => return Ok(RuleSet::built_in(record)),
+        Err(err) => return Err(UsageError(format!("reading the rule file {}: {err}", path.display()))),
+    };
+    let rules = parse_file(&text, record).map_err(|err| UsageError(format!("{}: {err}", path.display())))?;
+    Ok(match rules {
+        Some(rules) => RuleSet { rules, source: path.display().to_string() },
+        None => RuleSet::built_in(record),
+    })
+}

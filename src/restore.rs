@@ -1,0 +1,59 @@
+//! From what the journal remembers to the state that lanes begin with.
+//!
+//! Rules are named in the journal: here they find their places again. An alert whose rule is gone, or no longer looks
+//! at its instance, is resolved; so its event goes to the journal before any report does.
+
+use std::sync::Arc;
+
+use crate::{
+    journal::{Entry, RestoredInstance, Snapshot},
+    model::{Event, EventKind, ResolveReason, Timestamp},
+    rules::{Firing, RuleSet},
+    state::{Heard, InstanceState, Marks, Presence, Silence, State},
+};
+
+/// What was restored.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// What the rules of today make of the alerts of yesterday.
+    pub entry: Entry,
+    /// Instances put into the state.
+    pub n_instances: usize,
+    /// Alerts that fire.
+    pub n_firing: usize,
+}
+
+/// Puts the instances into the state, as if they had just been heard: time in which the server was down is not theirs.
+pub fn restore(instances: Vec<RestoredInstance>, rules: &RuleSet, state: &State, now: Timestamp) -> Restored {
+    let mut restored = Restored { n_instances: instances.len(), ..Restored::default() };
+    for from in instances {
+        let mut instance = InstanceState::new(from.key.clone(), rules.applicable(&from.key), Heard::default());
+        let mut removed = Vec::new();
+        for alert in from.firing {
+            match rules.place(&alert.rule).filter(|place| instance.applicable.contains(place)) {
+                Some(rule) => instance.firing.push(Firing { rule, alert }),
+                None => removed.push(Arc::new(alert.resolved(now, ResolveReason::RuleRemoved, None))),
+            }
+        }
+        instance.metrics = from.metrics;
+        instance.last_seen = from.last_seen;
+        instance.skew_nanos = from.skew_nanos;
+        instance.silence = Silence::restored(from.armed, from.usual_gap);
+        instance.presence = match (from.forgotten, from.left) {
+            (true, _) => Presence::Forgotten(Heard::default()),
+            (false, true) => Presence::Left(Heard::default()),
+            (false, false) => Presence::Present,
+        };
+        instance.marks = Marks::restored(from.marks);
+        instance.raises = from.raises;
+        instance.unsaved = false;
+        restored.n_firing += instance.firing.len();
+        if !removed.is_empty() {
+            restored.entry.snapshots.push(Snapshot::of(&instance));
+            let events = removed.into_iter().map(|alert| Event { kind: EventKind::Resolve, alert });
+            restored.entry.events.extend(events);
+        }
+        state.restore(instance);
+    }
+    restored
+}
