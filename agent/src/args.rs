@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_bad_name_is_refused_and_says_what_a_name_is() {
-        let message = parsed("--service -_x").expect_err("refused");
+        let message = parsed("--service=-_x").expect_err("refused");
         assert!(message.contains("--service"), "{message}");
         let message = parsed("--instance=wéb").expect_err("refused");
         assert!(message.contains("begins with a letter or digit"), "{message}");

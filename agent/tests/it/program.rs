@@ -152,7 +152,7 @@ async fn send_exits_1_and_says_what_to_do_when_nobody_is_there() {
 #[tokio::test]
 async fn wrong_usage_exits_64_and_help_exits_0() {
     for wrong in [
-        "--service -x",
+        "--service=-x",
         "--interval 1",
         "--simulate 0",
         "--simulate 10001",
