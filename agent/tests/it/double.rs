@@ -9,7 +9,7 @@ use gopherwatch_proto::v1::metrics_service_server::{MetricsService, MetricsServi
 use gopherwatch_proto::v1::{MetricReport, Summary};
 use gopherwatch_proto::{AGENT_EPOCH, AGENT_TIME, SERVICE_ID};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
@@ -64,12 +64,15 @@ pub(crate) struct Double {
 /// A double that listens; it stops, connections and all, when dropped.
 pub(crate) struct Listening {
     pub(crate) addr: SocketAddr,
-    server: JoinHandle<()>,
+    /// Its own, for aborting a server's task leaves its connections alive.
+    runtime: Option<Runtime>,
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.server.abort();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -81,11 +84,15 @@ impl Double {
     }
 
     pub(crate) async fn listen(&self, addr: &str) -> Listening {
-        let listener = TcpListener::bind(addr).await.unwrap();
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = bind(addr).await;
         let addr = listener.local_addr().unwrap();
         let service = MetricsServiceServer::new(self.clone());
-        let server = Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
-        Listening { addr, server: tokio::spawn(async move { server.await.unwrap() }) }
+        runtime.spawn(async move {
+            let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+            Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+        });
+        Listening { addr, runtime: Some(runtime) }
     }
 
     pub(crate) fn streams(&self) -> Vec<Seen> {
@@ -173,6 +180,21 @@ impl Double {
                 std::future::pending().await
             }
         }
+    }
+}
+
+/// Binds, also where a stopped double has a moment ago.
+async fn bind(addr: &str) -> std::net::TcpListener {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match std::net::TcpListener::bind(addr) {
+            Ok(listener) => {
+                listener.set_nonblocking(true).unwrap();
+                return listener;
+            }
+            Err(err) => assert!(Instant::now() < deadline, "binding {addr}: {err}"),
+        }
+        tokio::task::yield_now().await;
     }
 }
 
