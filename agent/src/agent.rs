@@ -58,7 +58,7 @@ pub enum Source {
     },
 }
 
-/// Why the agent could not run.
+/// Why the agent could not run, or not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The host's figures.
@@ -67,6 +67,9 @@ pub enum Error {
     /// The signal handlers.
     #[error("listening for SIGTERM and SIGINT")]
     Signals(#[source] io::Error),
+    /// A bug of ours. Better an agent that is seen to end than one that is silent.
+    #[error("the {0} ended by itself")]
+    Ended(&'static str),
 }
 
 /// Reports until a signal says stop.
@@ -88,10 +91,14 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
 
     let collector = Collector::new(options.source, options.instance, Arc::clone(&outbox), log.new(o!()))?;
     let stopping = Arc::new(Notify::new());
-    tokio::spawn(collector.run(options.interval, Arc::clone(&stopping)));
-    let sender = tokio::spawn(send::run(delivery, Arc::clone(&outbox), log.new(o!())));
+    let mut collector = tokio::spawn(collector.run(options.interval, Arc::clone(&stopping)));
+    let mut sender = tokio::spawn(send::run(delivery, Arc::clone(&outbox), log.new(o!())));
 
-    let name = stop.next().await;
+    let name = tokio::select! {
+        name = stop.next() => name,
+        _ = &mut collector => return Err(Error::Ended("collector")),
+        _ = &mut sender => return Err(Error::Ended("sender")),
+    };
     info!(log, "stopping"; "signal" => name, outbox.accounts());
     stopping.notify_one();
     tokio::select! {
@@ -174,12 +181,13 @@ impl Collector {
     }
 
     fn note_overflow(&mut self, n_evicted: u64) {
-        self.overflow.over_if_old();
+        let now = std::time::Instant::now();
+        self.overflow.over_if_old(now);
         if n_evicted == 0 {
             return;
         }
         let accounts = self.outbox.accounts();
-        match self.overflow.happened(n_evicted) {
+        match self.overflow.happened(n_evicted, now) {
             Say::First => warn!(self.log, "the buffer is full: the oldest reports make room"; accounts),
             Say::Again(episode) => warn!(self.log, "the buffer is still full: the oldest reports make room";
                 "for_seconds" => episode.seconds(), accounts),

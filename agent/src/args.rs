@@ -43,7 +43,7 @@ struct Cli {
     #[arg(long, env = "GOPHERWATCH_INTERVAL", default_value = "1s", value_name = "DURATION", value_parser = interval)]
     interval: Duration,
 
-    /// Report N invented services instead of this host
+    /// Report N invented services (checkout, payments, ...) instead of this host
     #[arg(long, env = "GOPHERWATCH_SIMULATE", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     simulate: Option<u32>,
 

@@ -12,7 +12,7 @@ use crate::codec::Encoded;
 pub struct Limits {
     /// Reports.
     pub reports: usize,
-    /// Bytes, counted as in [`cost`].
+    /// Bytes, each report with an allowance for what is kept around it.
     pub bytes: usize,
 }
 

@@ -8,12 +8,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use gopherwatch_proto::v1::Metric;
-use sysinfo::{Disk, DiskRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, MemoryRefreshKind, Networks, System};
+use sysinfo::{Disk, DiskRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, MemoryRefreshKind, System};
+
+use crate::network::Network;
 
 /// How long after [`Host::new`] the first reading has a CPU figure.
 pub const WARM_UP: Duration = Duration::from_millis(250);
 
-/// How often mounts and network interfaces are looked for; their figures are read each time.
+/// How often mounts that are gone are forgotten; new ones are seen at once.
 const RELIST: Duration = Duration::from_secs(30);
 
 /// This host.
@@ -21,7 +23,7 @@ const RELIST: Duration = Duration::from_secs(30);
 pub struct Host {
     system: System,
     disks: Disks,
-    networks: Networks,
+    network: Network,
     cpu: Cpu,
     relisted: Instant,
 }
@@ -44,7 +46,7 @@ impl Host {
         Ok(Self {
             system,
             disks: Disks::new_with_refreshed_list_specifics(disk_figures())?,
-            networks: Networks::new_with_refreshed_list()?,
+            network: Network::new()?,
             cpu: Cpu { sampled: Instant::now(), percent: None },
             relisted: Instant::now(),
         })
@@ -72,9 +74,10 @@ impl Host {
         let (read, written) = disk_bytes(&self.disks);
         add("disk_read_bytes", read as f64);
         add("disk_write_bytes", written as f64);
-        let (received, transmitted) = network_bytes(&self.networks);
-        add("network_rx_bytes", received as f64);
-        add("network_tx_bytes", transmitted as f64);
+        if let Some(network) = self.network.bytes() {
+            add("network_rx_bytes", network.received as f64);
+            add("network_tx_bytes", network.transmitted as f64);
+        }
         if let Ok(load) = System::load_average() {
             add("load_1m", load.one);
             add("load_5m", load.five);
@@ -100,7 +103,6 @@ impl Host {
         if relist {
             self.relisted = Instant::now();
         }
-        self.networks.refresh(relist);
         self.disks.refresh_specifics(relist, disk_figures());
     }
 }
@@ -143,19 +145,6 @@ fn disk_bytes(disks: &Disks) -> (u64, u64) {
         .filter(|disk| seen.insert(disk.name()))
         .map(Disk::usage)
         .fold((0, 0), |(read, written), usage| (read + usage.total_read_bytes, written + usage.total_written_bytes))
-}
-
-/// Bytes received and sent since boot by all interfaces but loopback.
-fn network_bytes(networks: &Networks) -> (u64, u64) {
-    networks
-        .iter()
-        .filter(|(name, _)| !is_loopback(name.as_ref()))
-        .fold((0, 0), |(rx, tx), (_, data)| (rx + data.total_received(), tx + data.total_transmitted()))
-}
-
-/// `lo` on Linux, `lo0` on the BSDs and macOS.
-fn is_loopback(name: &OsStr) -> bool {
-    name == "lo" || name == "lo0"
 }
 
 /// How many processes there are. Counting `/proc` costs a hundredth of reading each process, as sysinfo would.

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod codec;
 pub mod collect;
 pub mod log;
+mod network;
 pub mod once;
 pub mod outbox;
 pub mod send;

@@ -49,7 +49,7 @@ pub enum Error {
         source: tonic::transport::Error,
     },
     /// The server, or something between, said no.
-    #[error("sending to {server}: {}: {}", .status.code(), .status.message())]
+    #[error("sending to {server}: {}", send::describe(.status))]
     Refused {
         /// Where.
         server: Uri,

@@ -5,7 +5,7 @@
 //! is something to send, and the next only after the last one ended.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gopherwatch_proto::v1::Summary;
 use gopherwatch_proto::{AGENT_EPOCH, AGENT_TIME, SERVICE_ID};
@@ -28,6 +28,9 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long the first stream stays open, and the first after trouble: its receipt is the proof that all is well, and
+/// nobody should wait for that.
+const PROOF_AFTER: Duration = Duration::from_millis(500);
 /// A server that asks for longer is asking for a gap in its history.
 const PUSHBACK_MAX: Duration = Duration::from_secs(60);
 
@@ -63,6 +66,8 @@ impl Options {
 /// An endpoint that notices a dead peer: TCP alone would take a quarter of an hour.
 pub fn endpoint(server: Uri) -> Endpoint {
     Endpoint::from(server)
+        .user_agent(concat!("gopherwatch-agent/", env!("CARGO_PKG_VERSION")))
+        .expect("a name and a version are a valid header")
         .connect_timeout(Duration::from_secs(4))
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(5))
@@ -127,12 +132,21 @@ pub async fn run(options: Options, outbox: Arc<Outbox>, log: Logger) {
 enum Failure {
     #[error("connecting")]
     Connect(#[source] tonic::transport::Error),
-    #[error("streaming: {}: {}", .0.code(), .0.message())]
+    #[error("streaming: {}", describe(.0))]
     Stream(Box<Status>),
     #[error("waiting {0:?} for the receipt")]
     NoReceipt(Duration),
     #[error("the receipt covers none of {0} reports")]
     EmptyReceipt(u64),
+}
+
+/// The status in words, and what is behind it where it was made on this side.
+pub fn describe(status: &Status) -> String {
+    let text = format!("{:?}: {}", status.code(), status.message());
+    match std::error::Error::source(status) {
+        Some(source) => format!("{text}: {}", chain(source)),
+        None => text,
+    }
 }
 
 impl Failure {
@@ -205,13 +219,15 @@ impl Sender {
             Some(channel) => channel.clone(),
             None => self.channel.insert(self.endpoint.connect().await.map_err(Failure::Connect)?).clone(),
         };
+        let is_proven = self.has_receipt && !self.trouble.is_there();
+        let rotate = if is_proven { self.options.rotate } else { self.options.rotate.min(PROOF_AFTER) };
         let reports = self.outbox.open();
         let call = call(channel, request(reports, self.options.service_id.clone(), self.options.epoch));
         tokio::pin!(call);
         tokio::select! {
             // Early: the server is stopping, overloaded or gone.
             result = &mut call => return result.map_err(|status| Failure::Stream(status.into())),
-            () = sleep(self.options.rotate) => self.outbox.close(),
+            () = sleep(rotate) => self.outbox.close(),
             // The stream closes itself after the last report.
             () = self.outbox.finishing() => {}
         }
@@ -246,9 +262,10 @@ impl Sender {
         }
         self.has_receipt = true;
 
-        self.rejections.over_if_old();
+        let now = Instant::now();
+        self.rejections.over_if_old(now);
         if summary.rejected > 0 {
-            match self.rejections.happened(summary.rejected) {
+            match self.rejections.happened(summary.rejected, now) {
                 Say::First => warn!(self.log, "the server rejected reports; its log says why";
                     "rejected" => summary.rejected, "received" => summary.received),
                 Say::Again(episode) => warn!(self.log, "the server still rejects reports; its log says why";
@@ -260,7 +277,7 @@ impl Sender {
 
     fn note_failure(&mut self, failure: &Failure) {
         let accounts = self.outbox.accounts();
-        match self.trouble.happened(1) {
+        match self.trouble.happened(1, Instant::now()) {
             Say::First => warn!(self.log, "cannot deliver"; "error" => chain(failure), "advice" => failure.advice(),
                 "server" => %self.options.server, accounts),
             Say::Again(episode) => warn!(self.log, "still cannot deliver"; "error" => chain(failure),

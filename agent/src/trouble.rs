@@ -40,8 +40,7 @@ impl Episode {
 
 impl Trouble {
     /// It happened `count` times more.
-    pub(crate) fn happened(&mut self, count: u64) -> Say {
-        let now = Instant::now();
+    pub(crate) fn happened(&mut self, count: u64, now: Instant) -> Say {
         let Some(episode) = &mut self.episode else {
             self.episode = Some(Episode { began: now, mentioned: now, count });
             return Say::First;
@@ -54,14 +53,19 @@ impl Trouble {
         Say::Again(*episode)
     }
 
+    /// Whether it happened and is not over.
+    pub(crate) fn is_there(&self) -> bool {
+        self.episode.is_some()
+    }
+
     /// It is over; what it was, if it was.
     pub(crate) fn over(&mut self) -> Option<Episode> {
         self.episode.take()
     }
 
-    /// It is over if nothing was said for a while: for troubles that come one by one.
-    pub(crate) fn over_if_old(&mut self) {
-        self.episode = self.episode.take_if(|episode| episode.mentioned.elapsed() < 2 * REMIND);
+    /// It is over if nothing was said for a while: for troubles that come one by one and have no end of their own.
+    pub(crate) fn over_if_old(&mut self, now: Instant) {
+        self.episode = self.episode.filter(|episode| now - episode.mentioned < 2 * REMIND);
     }
 }
 
@@ -70,12 +74,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_failure_is_told_and_the_next_ones_only_counted() {
+    fn the_first_time_is_told_the_next_ones_are_counted_and_a_minute_later_it_is_told_again() {
         let mut trouble = Trouble::default();
-        assert!(matches!(trouble.happened(1), Say::First));
-        assert!(matches!(trouble.happened(1), Say::Nothing));
-        assert_eq!(trouble.over().map(|episode| episode.count), Some(2));
+        let began = Instant::now();
+        assert!(matches!(trouble.happened(1, began), Say::First));
+        assert!(matches!(trouble.happened(2, began + REMIND / 2), Say::Nothing));
+        assert!(matches!(trouble.happened(1, began + REMIND), Say::Again(Episode { count: 4, .. })));
+        assert!(matches!(trouble.happened(1, began + REMIND), Say::Nothing));
+    }
+
+    #[test]
+    fn once_over_it_begins_anew() {
+        let mut trouble = Trouble::default();
+        trouble.happened(3, Instant::now());
+        assert_eq!(trouble.over().map(|episode| episode.count), Some(3));
         assert!(trouble.over().is_none());
-        assert!(matches!(trouble.happened(1), Say::First));
+        assert!(matches!(trouble.happened(1, Instant::now()), Say::First));
+    }
+
+    #[test]
+    fn what_was_not_mentioned_for_long_is_over() {
+        let mut trouble = Trouble::default();
+        let began = Instant::now();
+        trouble.happened(1, began);
+        trouble.over_if_old(began + REMIND);
+        assert!(matches!(trouble.happened(1, began + REMIND / 2), Say::Nothing));
+        trouble.over_if_old(began + 2 * REMIND);
+        assert!(matches!(trouble.happened(1, began + 2 * REMIND), Say::First));
     }
 }
