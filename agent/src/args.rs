@@ -1,0 +1,304 @@
+//! The command line and its environment, parsed into what the programs below need: nothing after this checks again.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use gopherwatch_proto::v1::Metric;
+use gopherwatch_proto::{MAX_METRICS, MAX_NAME_BYTES, is_valid_name};
+use tonic::transport::Uri;
+
+use crate::{agent, log, once};
+
+/// The port that a server listens on unless told otherwise.
+const DEFAULT_PORT: u16 = 50051;
+
+/// What the program was asked to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Report until told to stop.
+    Run(agent::Options),
+    /// Send one report.
+    Send(once::Options),
+}
+
+/// Reports this host's CPU, memory, swap, disk, network, load, processes and uptime to a GopherWatch server.
+#[derive(Debug, Parser)]
+#[command(name = "gopherwatch-agent", version)]
+struct Cli {
+    /// The server: a URL, or HOST:PORT
+    #[arg(long, env = "GOPHERWATCH_SERVER", global = true, default_value = "http://127.0.0.1:50051", value_parser = server)]
+    server: Uri,
+
+    /// The service that the reports are about [default: this host's name]
+    #[arg(long, env = "GOPHERWATCH_SERVICE", global = true, value_name = "NAME", value_parser = name)]
+    service: Option<String>,
+
+    /// Which replica of the service this is [default: this host's name]
+    #[arg(long, env = "GOPHERWATCH_INSTANCE", global = true, value_name = "NAME", value_parser = name)]
+    instance: Option<String>,
+
+    /// Time between two reports: 500ms, 1s, 5m
+    #[arg(long, env = "GOPHERWATCH_INTERVAL", default_value = "1s", value_name = "DURATION", value_parser = interval)]
+    interval: Duration,
+
+    /// Report N invented services (checkout, payments, ...) instead of this host
+    #[arg(long, env = "GOPHERWATCH_SIMULATE", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    simulate: Option<u32>,
+
+    /// How many times faster the simulated days pass; 720: a day in two minutes
+    #[arg(long, env = "GOPHERWATCH_SIMULATE_SPEED", default_value = "720", value_name = "X", value_parser = speed)]
+    simulate_speed: f64,
+
+    /// How log lines look [default: text on a terminal, otherwise json]
+    #[arg(long, env = "GOPHERWATCH_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<log::Format>,
+
+    /// The least severe log lines to write
+    #[arg(long, env = "GOPHERWATCH_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    log_level: log::Level,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send one report of a --service, and print its receipt and how long it took to be durable
+    #[command(override_usage = "gopherwatch-agent send --service NAME [OPTIONS] METRIC=VALUE...")]
+    Send {
+        /// A metric and its value, such as cpu_percent=97
+        #[arg(required = true, value_name = "METRIC=VALUE", value_parser = metric)]
+        metrics: Vec<Metric>,
+    },
+}
+
+/// Parses a command line, its first word the program's name. The error prints itself: help and version too are errors.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Error> {
+    let cli = Cli::try_parse_from(words)?;
+    match cli.command {
+        Some(Command::Send { metrics }) => {
+            let Some(service) = cli.service else {
+                return Err(refusal(ErrorKind::MissingRequiredArgument, "send needs --service NAME"));
+            };
+            if metrics.len() > MAX_METRICS {
+                let message = format!("a report takes at most {MAX_METRICS} metrics, not {}", metrics.len());
+                return Err(refusal(ErrorKind::TooManyValues, &message));
+            }
+            Ok(Task::Send(once::Options { server: cli.server, service, instance: cli.instance, metrics }))
+        }
+        None => {
+            let host = host_name();
+            let source = match cli.simulate {
+                Some(n_services) => agent::Source::Simulated { n_services, speed: cli.simulate_speed },
+                None => agent::Source::Host { service: cli.service.unwrap_or_else(|| host.clone()) },
+            };
+            Ok(Task::Run(agent::Options {
+                server: cli.server,
+                source,
+                instance: cli.instance.unwrap_or(host),
+                interval: cli.interval,
+                log: log::Options { format: cli.log_format, level: cli.log_level },
+            }))
+        }
+    }
+}
+
+fn refusal(kind: ErrorKind, message: &str) -> clap::Error {
+    Cli::command().error(kind, message)
+}
+
+fn server(text: &str) -> Result<Uri, String> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let shape = || {
+        format!(
+            "not a server's address: write {DEFAULT_PORT} as in http://127.0.0.1:{DEFAULT_PORT} or host:{DEFAULT_PORT}"
+        )
+    };
+    let uri: Uri = url.parse().map_err(|_| shape())?;
+    if uri.scheme_str() == Some("https") {
+        return Err("https is not spoken yet: use http://, and a tunnel where the network is not trusted".into());
+    }
+    let authority = uri.authority().ok_or_else(shape)?;
+    let is_bare = matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.as_str().contains('@');
+    if uri.scheme_str() != Some("http") || !is_bare || authority.host().is_empty() {
+        return Err(shape());
+    }
+    let port = match authority.port() {
+        Some(port) => port.as_u16(),
+        // "host:" and "host:70000" parse as an authority without a port.
+        None if authority.as_str() == authority.host() => DEFAULT_PORT,
+        None => return Err(shape()),
+    };
+    format!("http://{}:{port}", authority.host()).parse().map_err(|_| shape())
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if is_valid_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("a name is 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 _ . : / - and begins with a letter or digit"))
+}
+
+fn metric(text: &str) -> Result<Metric, String> {
+    let (metric, value) = text.split_once('=').ok_or("write it as metric=value, such as cpu_percent=97")?;
+    let value: f64 = value.trim().parse().map_err(|_| format!("{value:?} is not a number"))?;
+    if !value.is_finite() {
+        return Err("the value must be finite".into());
+    }
+    Ok(Metric { name: name(metric.trim())?, value })
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text.parse().map_err(|_| "not a number")?;
+    if !(0.01..=86_400.0).contains(&speed) {
+        return Err("takes 0.01 to 86400".into());
+    }
+    Ok(speed)
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    // Faster than this measures the agent rather than the host; slower than this and `absent()` means little.
+    if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&interval) {
+        return Err("takes 10ms to 1h".into());
+    }
+    Ok(interval)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (count, unit) = text.split_at(split);
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("write a duration as 500ms, 1s, 5m or 1h".into()),
+    };
+    let count: u64 = count.parse().map_err(|_| "write a duration as 500ms, 1s, 5m or 1h")?;
+    count.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "too long".into())
+}
+
+fn host_name() -> String {
+    as_name(&sysinfo::System::host_name().unwrap_or_default()).unwrap_or_else(|| "unknown-host".into())
+}
+
+/// The nearest valid name to `text`, if anything is left of it.
+fn as_name(text: &str) -> Option<String> {
+    let name: String = text
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "_.:/-".contains(c) { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .take(MAX_NAME_BYTES)
+        .collect();
+    is_valid_name(&name).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Task, String> {
+        let words = format!("gopherwatch-agent {line}");
+        parse(words.split_whitespace().map(OsString::from)).map_err(|err| err.to_string())
+    }
+
+    fn run(line: &str) -> agent::Options {
+        match parsed(line) {
+            Ok(Task::Run(options)) => options,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn without_arguments_this_host_reports_each_second_to_loopback() {
+        let options = run("");
+        assert_eq!(options.server.to_string(), "http://127.0.0.1:50051/");
+        assert_eq!(options.interval, Duration::from_secs(1));
+        assert!(is_valid_name(&options.instance));
+        assert!(matches!(options.source, agent::Source::Host { service } if is_valid_name(&service)));
+    }
+
+    #[test]
+    fn a_server_is_a_url_or_a_host_with_or_without_port() {
+        for (text, uri) in [
+            ("http://10.0.0.1:4000", "http://10.0.0.1:4000/"),
+            ("http://10.0.0.1:4000/", "http://10.0.0.1:4000/"),
+            ("watch.example:4000", "http://watch.example:4000/"),
+            ("watch.example", "http://watch.example:50051/"),
+            ("http://watch.example", "http://watch.example:50051/"),
+            ("[::1]:4000", "http://[::1]:4000/"),
+            ("[::1]", "http://[::1]:50051/"),
+        ] {
+            assert_eq!(server(text).expect(text).to_string(), uri, "{text}");
+        }
+        for bad in
+            ["", "http://", "host:", "host:0x1", "host:70000", "ftp://a:1", "https://a:1", "a:1/path", "u@a:1", "a b"]
+        {
+            assert!(server(bad).is_err(), "{bad:?} gave {:?}", server(bad));
+        }
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        for (text, millis) in [("500ms", 500), ("1s", 1_000), ("5m", 300_000), ("1h", 3_600_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "1", "s", "-1s", "1.5s", "1 s", "99999999999999999999s", "9999999999999999h", "1w"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_and_says_what_a_name_is() {
+        let message = parsed("--service=-_x").expect_err("refused");
+        assert!(message.contains("--service"), "{message}");
+        let message = parsed("--instance=wéb").expect_err("refused");
+        assert!(message.contains("begins with a letter or digit"), "{message}");
+    }
+
+    #[test]
+    fn a_host_name_is_made_a_valid_name() {
+        assert_eq!(as_name("Müller's-PC.local").as_deref(), Some("M-ller-s-PC.local"));
+        assert_eq!(as_name("-_x1").as_deref(), Some("x1"));
+        assert_eq!(as_name("日本"), None);
+        assert_eq!(as_name(&"x".repeat(300)).map(|name| name.len()), Some(MAX_NAME_BYTES));
+    }
+
+    #[test]
+    fn send_takes_several_metrics_and_its_options_on_either_side() {
+        for line in [
+            "send --service checkout --server h:1 cpu_percent=97 request_count=1e3",
+            "--service checkout --server h:1 send cpu_percent=97 request_count=1e3",
+        ] {
+            let Ok(Task::Send(options)) = parsed(line) else { panic!("{line}") };
+            assert_eq!(options.service, "checkout");
+            assert_eq!(options.server.to_string(), "http://h:1/");
+            let metrics: Vec<_> = options.metrics.iter().map(|m| (m.name.as_str(), m.value)).collect();
+            assert_eq!(metrics, [("cpu_percent", 97.0), ("request_count", 1000.0)]);
+        }
+    }
+
+    #[test]
+    fn send_refuses_what_the_server_would() {
+        for (line, because) in [
+            ("send cpu_percent=97", "--service"),
+            ("send --service a", "METRIC=VALUE"),
+            ("send --service a cpu", "metric=value"),
+            ("send --service a cpu=much", "not a number"),
+            ("send --service a cpu=NaN", "finite"),
+            ("send --service a c!=1", "begins with"),
+        ] {
+            let message = parsed(line).expect_err(line);
+            assert!(message.contains(because), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

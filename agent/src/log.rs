@@ -1,0 +1,102 @@
+//! Where log lines go: standard error, as JSON or, on a terminal, as text.
+//!
+//! Lines are written by a thread of their own; the guard that [`build`] returns flushes them when it is dropped after
+//! the last logger.
+
+use std::error::Error;
+use std::io::{self, IsTerminal};
+
+use clap::ValueEnum;
+use slog::{Drain, FnValue, LevelFilter, Logger, PushFnValue, o};
+use slog_async::{Async, AsyncGuard, OverflowStrategy};
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The least severe level that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Level {
+    Critical,
+    Error,
+    #[value(alias = "warn")]
+    Warning,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// What [`build`] needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// None: text on a terminal, JSON otherwise.
+    pub format: Option<Format>,
+    /// The least severe level.
+    pub level: Level,
+}
+
+/// The root logger, and the guard that flushes it.
+pub fn build(options: &Options) -> (Logger, AsyncGuard) {
+    let by_terminal = || if io::stderr().is_terminal() { Format::Text } else { Format::Json };
+    let (drain, guard) = match options.format.unwrap_or_else(by_terminal) {
+        Format::Json => background(json()),
+        Format::Text => {
+            let decorator = slog_term::TermDecorator::new().stderr().build();
+            background(slog_term::FullFormat::new(decorator).use_utc_timestamp().build())
+        }
+    };
+    let level = match options.level {
+        Level::Critical => slog::Level::Critical,
+        Level::Error => slog::Level::Error,
+        Level::Warning => slog::Level::Warning,
+        Level::Info => slog::Level::Info,
+        Level::Debug => slog::Level::Debug,
+        Level::Trace => slog::Level::Trace,
+    };
+    (Logger::root(LevelFilter::new(drain, level).fuse(), o!()), guard)
+}
+
+/// `err` and its sources, outermost first.
+pub fn chain(err: &dyn Error) -> String {
+    let mut text = err.to_string();
+    let mut source = err.source();
+    while let Some(err) = source {
+        let more = err.to_string();
+        // Some libraries repeat their source's words in their own.
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = err.source();
+    }
+    text
+}
+
+fn json() -> slog_json::Json<io::Stderr> {
+    slog_json::Json::new(io::stderr())
+        .add_key_value(o!(
+            "msg" => PushFnValue(|record, ser| ser.emit(record.msg())),
+            // slog-json's own default would print "WARN" and "CRIT".
+            "level" => FnValue(|record| record.level().as_str()),
+            "ts" => FnValue(|_| jiff::Timestamp::now().to_string()),
+        ))
+        .build()
+}
+
+fn background<D>(drain: D) -> (slog::Fuse<Async>, AsyncGuard)
+where
+    D: Drain<Ok = (), Err = io::Error> + Send + 'static,
+{
+    // The queue is allocated whole: an agent says little, and its memory is meant to be small. A standard error that
+    // is not read must not stop the agent, so a line is dropped, and counted, rather than waited for.
+    let (drain, guard) = Async::new(drain.ignore_res())
+        .chan_size(256)
+        .overflow_strategy(OverflowStrategy::DropAndReport)
+        .build_with_guard();
+    (drain.fuse(), guard)
+}

@@ -1,0 +1,105 @@
+//! Says once that something is wrong, then seldom, then that it is over.
+
+use std::time::{Duration, Instant};
+
+/// How often a lasting trouble is mentioned again.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// One kind of trouble, at one time there or not.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble {
+    episode: Option<Episode>,
+}
+
+/// A trouble's length and count so far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Episode {
+    began: Instant,
+    mentioned: Instant,
+    /// How often it happened.
+    pub(crate) count: u64,
+}
+
+/// Whether to speak.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Say {
+    /// The first time.
+    First,
+    /// It has been a while.
+    Again(Episode),
+    /// Not now.
+    Nothing,
+}
+
+impl Episode {
+    /// Seconds since the first time.
+    pub(crate) fn seconds(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+}
+
+impl Trouble {
+    /// It happened `count` times more.
+    pub(crate) fn happened(&mut self, count: u64, now: Instant) -> Say {
+        let Some(episode) = &mut self.episode else {
+            self.episode = Some(Episode { began: now, mentioned: now, count });
+            return Say::First;
+        };
+        episode.count += count;
+        if now - episode.mentioned < REMIND {
+            return Say::Nothing;
+        }
+        episode.mentioned = now;
+        Say::Again(*episode)
+    }
+
+    /// Whether it happened and is not over.
+    pub(crate) fn is_there(&self) -> bool {
+        self.episode.is_some()
+    }
+
+    /// It is over; what it was, if it was.
+    pub(crate) fn over(&mut self) -> Option<Episode> {
+        self.episode.take()
+    }
+
+    /// It is over if nothing was said for a while: for troubles that come one by one and have no end of their own.
+    pub(crate) fn over_if_old(&mut self, now: Instant) {
+        self.episode = self.episode.filter(|episode| now - episode.mentioned < 2 * REMIND);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_time_is_told_the_next_ones_are_counted_and_a_minute_later_it_is_told_again() {
+        let mut trouble = Trouble::default();
+        let began = Instant::now();
+        assert!(matches!(trouble.happened(1, began), Say::First));
+        assert!(matches!(trouble.happened(2, began + REMIND / 2), Say::Nothing));
+        assert!(matches!(trouble.happened(1, began + REMIND), Say::Again(Episode { count: 4, .. })));
+        assert!(matches!(trouble.happened(1, began + REMIND), Say::Nothing));
+    }
+
+    #[test]
+    fn once_over_it_begins_anew() {
+        let mut trouble = Trouble::default();
+        trouble.happened(3, Instant::now());
+        assert_eq!(trouble.over().map(|episode| episode.count), Some(3));
+        assert!(trouble.over().is_none());
+        assert!(matches!(trouble.happened(1, Instant::now()), Say::First));
+    }
+
+    #[test]
+    fn what_was_not_mentioned_for_long_is_over() {
+        let mut trouble = Trouble::default();
+        let began = Instant::now();
+        trouble.happened(1, began);
+        trouble.over_if_old(began + REMIND);
+        assert!(matches!(trouble.happened(1, began + REMIND / 2), Say::Nothing));
+        trouble.over_if_old(began + 2 * REMIND);
+        assert!(matches!(trouble.happened(1, began + 2 * REMIND), Say::First));
+    }
+}

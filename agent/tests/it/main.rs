@@ -1,0 +1,7 @@
+//! The agent against a double of the server: receipts, cut streams, refusals, an absent server, an orderly stop.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod deliver;
+mod double;
+mod program;
