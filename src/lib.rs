@@ -4,6 +4,7 @@
 
 pub mod health;
 pub mod model;
+pub mod rest;
 pub mod rules;
 pub mod state;
 pub mod stats;
