@@ -1,0 +1,124 @@
+//! From listener to connections: who may come in, for how long, and how they are sent home.
+//!
+//! `warp::serve` limits neither connections nor the time for a head, and its graceful stop waits for half a head
+//! without end; therefore hyper is driven here. Each connection watches itself, so that stopping needs no list of them.
+
+use std::{io, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use slog::{Logger, warn};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Options,
+    connections::{Connections, Place},
+    front::Front,
+};
+
+/// After an error that lasts, such as too many open files: asking again at once would keep a core busy.
+const PAUSE_ON_ERROR: Duration = Duration::from_millis(100);
+/// Requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 64;
+/// While stopping, how long a client may take to read an answer that is ready.
+const LAST_ANSWER: Duration = Duration::from_millis(500);
+
+/// Serves until `stop`, then until the requests under way are answered.
+pub(super) async fn run(
+    listener: TcpListener,
+    front: Arc<Front>,
+    connections: Arc<Connections>,
+    options: Options,
+    stop: CancellationToken,
+    log: Logger,
+) {
+    let options = Arc::new(options);
+    let tasks = TaskTracker::new();
+    let mut failing = false;
+    for id in 0.. {
+        // Room comes before accepting: whoever finds none waits in the kernel's queue, not in our memory.
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = async { (connections.room().await, listener.accept().await) } => accepted,
+        };
+        match accepted {
+            (permit, Ok((tcp, _))) => {
+                failing = false;
+                let place = connections.admit(id, permit);
+                tasks.spawn(serve(tcp, place, front.clone(), options.clone(), stop.clone()));
+            }
+            (_, Err(err)) if is_the_peers(&err) => {}
+            (_, Err(err)) => {
+                if !failing {
+                    warn!(log, "rest cannot accept connections"; "err" => %err);
+                }
+                failing = true;
+                sleep(PAUSE_ON_ERROR).await;
+            }
+        }
+    }
+    drop(listener);
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Whether the peer went away while it waited, which is no trouble of ours.
+fn is_the_peers(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+async fn serve(tcp: TcpStream, place: Place, front: Arc<Front>, options: Arc<Options>, stop: CancellationToken) {
+    // It only makes small answers faster, so that a failure is none.
+    let _ = tcp.set_nodelay(true);
+    let peer = place.peer();
+    let asking = peer.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let busy = asking.begin();
+        let front = front.clone();
+        async move {
+            let answer = front.answer(request).await;
+            drop(busy);
+            answer
+        }
+    });
+    let builder = builder(&options);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(tcp), service));
+    tokio::select! {
+        // Its errors are the client's: it went away, or it does not speak HTTP.
+        _ = connection.as_mut() => return,
+        () = peer.evicted() => return,
+        () = peer.quiet(options.header_read, options.request) => {}
+        () = stop.cancelled() => {}
+    }
+    // An idle connection ends at once, one with a request after its answer. Half a head, or an answer that nobody
+    // reads, would hold it: neither is waited for.
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        // First, so that a head which has arrived in full is a request under way when the other looks.
+        biased;
+        _ = connection => {}
+        () = peer.quiet(Duration::ZERO, LAST_ANSWER) => {}
+    }
+}
+
+fn builder(options: &Options) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_read)
+        .max_buf_size(options.max_header_bytes)
+        // A client may close its half once it has asked, as `nc -N` does.
+        .half_close(true);
+    let max_header_bytes = u32::try_from(options.max_header_bytes).unwrap_or(u32::MAX);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(max_header_bytes);
+    builder
+}

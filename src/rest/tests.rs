@@ -1,0 +1,7 @@
+//! The real server on a port of its own, asked over TCP.
+
+mod alerts;
+mod answers;
+mod clients;
+mod status;
+mod support;
