@@ -117,7 +117,7 @@ mod tests {
         }];
         assert_eq!(
             events_json(&life),
-            r#"[{"kind":"raise","at":"2026-11-23T01:59:25.000001Z","by":"ann \"x\"\n","value":null}]"#
+            r#"[{"kind":"raise","at":"2026-11-23T02:39:25.000001Z","by":"ann \"x\"\n","value":null}]"#
         );
         let points = vec![EvidencePoint { at: Timestamp::from_nanos(1_999_999), value: 95.5 }];
         assert_eq!(

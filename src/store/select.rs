@@ -52,9 +52,8 @@ pub(super) fn history<'a>(query: &'a HistoryQuery, dialect: Dialect) -> (String,
         Dialect::Sqlite => format!("INDEXED BY {index}"),
     };
     args.push(Arg::Number(u64::from(query.limit)));
-    let text = format!(
-        "SELECT {COLUMNS} FROM alerts {hint} WHERE {condition} ORDER BY triggered_at DESC, id DESC LIMIT ?"
-    );
+    let text =
+        format!("SELECT {COLUMNS} FROM alerts {hint} WHERE {condition} ORDER BY triggered_at DESC, id DESC LIMIT ?");
     (text, args)
 }
 

@@ -68,14 +68,13 @@ impl SqliteStore {
     /// a newer version of this program made.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
-        let opening = || format!("opening the alert history in {}", path.display());
-        let found = Connection::open(&path)
-            .and_then(|conn| {
-                conn.busy_timeout(BUSY_WAIT_MAX)?;
-                schema::version(&conn)
-            })
-            .map_err(|err| Failure::from(err).into_store(opening()))?;
-        refuse_newer(found).map_err(|source| StoreError::Permanent { doing: opening(), source: source.into() })?;
+        // Whatever it is, it ends the start: nobody waits for a file to become another one.
+        let refused = |source| StoreError::Permanent {
+            doing: format!("opening the alert history in {}", path.display()),
+            source,
+        };
+        let found = found_version(&path).map_err(|err| refused(err.into()))?;
+        refuse_newer(found).map_err(|why| refused(why.into()))?;
         let writer = pool(&path, 1, "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 67108864;");
         let readers = pool(&path, N_READERS, "PRAGMA query_only = ON;");
         Ok(Self { path, writer, readers })
@@ -96,11 +95,20 @@ impl SqliteStore {
     }
 }
 
+fn found_version(path: &Path) -> rusqlite::Result<i64> {
+    let conn = Connection::open(path)?;
+    conn.busy_timeout(BUSY_WAIT_MAX)?;
+    schema::version(&conn)
+}
+
 fn refuse_newer(found: i64) -> Result<(), String> {
     if found <= schema::VERSION {
         return Ok(());
     }
-    Err(format!("its schema is version {found}, this program knows {} and older: it needs a newer one", schema::VERSION))
+    Err(format!(
+        "its schema is version {found}, this program knows {} and older: it needs a newer one",
+        schema::VERSION
+    ))
 }
 
 fn pool(path: &Path, n_connections: u32, pragmas: &'static str) -> Pool<SqliteConnectionManager> {

@@ -108,7 +108,10 @@ mod tests {
             let mut columns = Columns(vec![super::time(time)].into_iter());
             assert_eq!(columns.time().unwrap(), Some(Timestamp::from_micros(time.as_micros())));
         }
-        assert_eq!(super::time(Timestamp::from_nanos(1_795_401_565_000_001_999)), Value::Date(2026, 11, 23, 1, 59, 25, 1));
+        assert_eq!(
+            super::time(Timestamp::from_nanos(1_795_401_565_000_001_999)),
+            Value::Date(2026, 11, 23, 2, 39, 25, 1)
+        );
         assert_eq!(from_date((0, 0, 0), (0, 0, 0), 0), Timestamp::default());
     }
 

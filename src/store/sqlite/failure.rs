@@ -1,7 +1,7 @@
 //! What SQLite's errors mean for us: whether the same statement can succeed later.
 //!
-//! As with MySQL, permanent is what lies in the rows or in the file's schema. A lock, a full or failing disk and a read
-//! that took too long are transient.
+//! As with MySQL, permanent is only what lies in the rows, since such rows become dead letters. A lock, a full or failing
+//! disk, a damaged file and a missing table can be mended, and the journal keeps the rows meanwhile.
 
 use rusqlite::{Error, ErrorCode};
 
@@ -30,13 +30,13 @@ impl Failure {
         let doing = doing.into();
         match self {
             Self::NoConnection(_) => StoreError::Transient { doing, source: Box::new(self) },
-            Self::Statement(err) if is_permanent(&err) => StoreError::Permanent { doing, source: Box::new(err) },
+            Self::Statement(err) if lies_in_the_rows(&err) => StoreError::Permanent { doing, source: Box::new(err) },
             Self::Statement(err) => StoreError::Transient { doing, source: Box::new(err) },
         }
     }
 }
 
-fn is_permanent(err: &Error) -> bool {
+fn lies_in_the_rows(err: &Error) -> bool {
     match err.sqlite_error_code() {
         Some(code) => matches!(
             code,
@@ -44,9 +44,6 @@ fn is_permanent(err: &Error) -> bool {
                 | ErrorCode::TypeMismatch
                 | ErrorCode::TooBig
                 | ErrorCode::ParameterOutOfRange
-                | ErrorCode::NotADatabase
-                // SQLITE_ERROR: no such table or column, bad SQL.
-                | ErrorCode::Unknown
         ),
         // Not SQLite's own answer: a value of an unexpected type, a wrong number of parameters.
         None => true,
@@ -73,10 +70,12 @@ mod tests {
             ffi::SQLITE_READONLY,
             ffi::SQLITE_INTERRUPT,
             ffi::SQLITE_NOMEM,
+            ffi::SQLITE_CORRUPT,
+            ffi::SQLITE_ERROR,
         ] {
             assert!(is_transient(code), "{code}");
         }
-        for code in [ffi::SQLITE_CONSTRAINT, ffi::SQLITE_TOOBIG, ffi::SQLITE_MISMATCH, ffi::SQLITE_NOTADB] {
+        for code in [ffi::SQLITE_CONSTRAINT, ffi::SQLITE_TOOBIG, ffi::SQLITE_MISMATCH] {
             assert!(!is_transient(code), "{code}");
         }
     }
