@@ -55,13 +55,22 @@ impl MySqlStore {
         Ok(manager::get(&self.writer)?.run_write(work)?)
     }
 
-    fn page(&self, sql: &str, values: &[Value]) -> Result<Vec<HistoryRow>, Failure> {
+    /// Reads a page on one connection.
+    fn page(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, Failure> {
         let mut connection = manager::get(&self.readers)?;
         let read = |conn: &mut mysql::Conn| {
-            // Row by row to its end: only so does an error in the middle of the rows come out.
             let mut rows = Vec::new();
-            for row in conn.exec_iter(sql, Params::Positional(values.to_vec()))? {
-                rows.push(value::history_row(row?)?);
+            for step in select::steps(query) {
+                let n_missing = (query.limit as usize).saturating_sub(rows.len());
+                let (sql, args) = select::statement(query, step, n_missing, Dialect::MySql);
+                let values = args.iter().map(value::arg).collect();
+                // Row by row to its end: only so does an error in the middle of the rows come out.
+                for row in conn.exec_iter(sql, Params::Positional(values))? {
+                    rows.push(value::history_row(row?)?);
+                }
+                if rows.len() >= query.limit as usize {
+                    break;
+                }
             }
             Ok(rows)
         };
@@ -93,16 +102,14 @@ impl AlertStore for MySqlStore {
     }
 
     fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
-        let (sql, args) = select::history(query, Dialect::MySql);
-        let values: Vec<Value> = args.iter().map(value::arg).collect();
         // After a restart of the database each pooled connection is dead and says so at its first use. Reading again is
         // harmless, so that the caller need not pay for each of them.
-        let mut result = self.page(&sql, &values);
+        let mut result = self.page(query);
         for _ in 0..N_READERS {
             if !result.as_ref().is_err_and(Failure::is_lost_connection) {
                 break;
             }
-            result = self.page(&sql, &values);
+            result = self.page(query);
         }
         result.map_err(|err| err.into_store("reading the alert history"))
     }

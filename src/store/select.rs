@@ -3,8 +3,12 @@
 //! A page costs its own rows: the index is named, never left to an optimizer's guess, and each index ends in
 //! (triggered_at, id), so that a page begins where the last one ended and comes out in order. With several filters the
 //! one that usually leaves the fewest rows leads; the others are checked row by row, within the store's time limit.
+//!
+//! A page after a cursor is read in two steps, the rest of the cursor's own time and then what is older, each one plain
+//! range of the index. `(triggered_at, id) < (?, ?)` says the same at once, but SQLite uses only its first half: with
+//! two million rows of one time it stepped over all pages before.
 
-use super::{AlertState, HistoryQuery};
+use super::{AlertState, Cursor, HistoryQuery};
 use crate::model::Timestamp;
 
 /// The columns of a [`super::HistoryRow`], in the order in which both stores read them.
@@ -26,8 +30,34 @@ pub(super) enum Arg<'a> {
     Number(u64),
 }
 
-/// The statement for one page and its values.
-pub(super) fn history<'a>(query: &'a HistoryQuery, dialect: Dialect) -> (String, Vec<Arg<'a>>) {
+/// One range of the history, newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The rows of the cursor's time that come after it.
+    SameTime(Cursor),
+    /// The rows before this time; all without it.
+    Before(Option<Timestamp>),
+}
+
+/// The ranges that a page is read from, in their order.
+pub(super) fn steps(query: &HistoryQuery) -> impl Iterator<Item = Step> {
+    let (same_time, before) = match (query.after, query.until) {
+        // Both bound the page from above; only the lower one counts.
+        (Some(after), until) if until.is_none_or(|until| after.triggered_at < until) => {
+            (Some(Step::SameTime(after)), Some(after.triggered_at))
+        }
+        (_, until) => (None, until),
+    };
+    same_time.into_iter().chain([Step::Before(before)])
+}
+
+/// The statement for at most `limit` rows of one step, and its values.
+pub(super) fn statement<'a>(
+    query: &'a HistoryQuery,
+    step: Step,
+    limit: usize,
+    dialect: Dialect,
+) -> (String, Vec<Arg<'a>>) {
     let mut parts = Conditions { dialect, sql: Vec::new(), args: Vec::new() };
     parts.text("service_name", query.service.as_deref());
     parts.text("instance", query.instance.as_deref());
@@ -42,7 +72,13 @@ pub(super) fn history<'a>(query: &'a HistoryQuery, dialect: Dialect) -> (String,
     if let Some(since) = query.since {
         parts.add("triggered_at >= ?", &[Arg::Time(since)]);
     }
-    parts.upper_bound(query);
+    match step {
+        Step::SameTime(Cursor { triggered_at, id }) => {
+            parts.add("triggered_at = ? AND id < ?", &[Arg::Time(triggered_at), Arg::Number(id)]);
+        }
+        Step::Before(Some(time)) => parts.add("triggered_at < ?", &[Arg::Time(time)]),
+        Step::Before(None) => {}
+    }
 
     let Conditions { sql, mut args, .. } = parts;
     let condition = if sql.is_empty() { "1 = 1".to_owned() } else { sql.join(" AND ") };
@@ -51,7 +87,7 @@ pub(super) fn history<'a>(query: &'a HistoryQuery, dialect: Dialect) -> (String,
         Dialect::MySql => format!("FORCE INDEX ({index})"),
         Dialect::Sqlite => format!("INDEXED BY {index}"),
     };
-    args.push(Arg::Number(u64::from(query.limit)));
+    args.push(Arg::Number(limit as u64));
     let text =
         format!("SELECT {COLUMNS} FROM alerts {hint} WHERE {condition} ORDER BY triggered_at DESC, id DESC LIMIT ?");
     (text, args)
@@ -92,46 +128,25 @@ impl<'a> Conditions<'a> {
             self.add(format!("OCTET_LENGTH({column}) = ?"), &[Arg::Number(value.len() as u64)]);
         }
     }
-
-    /// `until` and the cursor both bound the page from above; only the lower one counts.
-    fn upper_bound(&mut self, query: &HistoryQuery) {
-        match (query.after, query.until) {
-            (Some(after), until) if until.is_none_or(|until| after.triggered_at < until) => {
-                let (time, id) = (Arg::Time(after.triggered_at), Arg::Number(after.id));
-                match self.dialect {
-                    // MySQL reads a row comparison as a condition to check, not as a range to begin at.
-                    Dialect::MySql => {
-                        self.add("(triggered_at < ? OR (triggered_at = ? AND id < ?))", &[time, time, id]);
-                    }
-                    Dialect::Sqlite => self.add("(triggered_at, id) < (?, ?)", &[time, id]),
-                }
-            }
-            (_, Some(until)) => self.add("triggered_at < ?", &[Arg::Time(until)]),
-            (_, None) => {}
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Severity, store::Cursor};
-
-    fn sql(query: &HistoryQuery, dialect: Dialect) -> String {
-        let (sql, args) = history(query, dialect);
-        assert_eq!(sql.matches('?').count(), args.len(), "{sql}");
-        sql
-    }
+    use crate::model::Severity;
 
     #[test]
     fn a_cursor_past_until_gives_way_to_it() {
         let at = Timestamp::from_micros;
-        let after = Some(Cursor { triggered_at: at(50), id: 7 });
-        let query = |until| HistoryQuery { after, until, limit: 10, ..HistoryQuery::default() };
-        assert!(sql(&query(None), Dialect::Sqlite).contains("(triggered_at, id) < (?, ?) ORDER"));
-        assert!(sql(&query(Some(at(51))), Dialect::Sqlite).contains("(triggered_at, id) < (?, ?) ORDER"));
-        assert!(sql(&query(Some(at(50))), Dialect::Sqlite).contains("WHERE triggered_at < ? ORDER"));
-        assert!(sql(&query(None), Dialect::MySql).contains("OR (triggered_at = ? AND id < ?)"));
+        let after = Cursor { triggered_at: at(50), id: 7 };
+        let steps = |after, until| {
+            super::steps(&HistoryQuery { after, until, limit: 10, ..HistoryQuery::default() }).collect::<Vec<_>>()
+        };
+        let paged = [Step::SameTime(after), Step::Before(Some(at(50)))];
+        assert_eq!(steps(Some(after), None), paged);
+        assert_eq!(steps(Some(after), Some(at(51))), paged);
+        assert_eq!(steps(Some(after), Some(at(50))), [Step::Before(Some(at(50)))]);
+        assert_eq!(steps(None, None), [Step::Before(None)]);
     }
 
     #[test]
@@ -148,8 +163,25 @@ mod tests {
         assert_eq!(leading_index(&query), "idx_firing_time");
         query.service = Some("web".to_owned());
         assert_eq!(leading_index(&query), "idx_service_time");
+    }
+
+    #[test]
+    fn every_placeholder_has_its_value() {
+        let text = || Some("x".to_owned());
+        let query = HistoryQuery {
+            service: text(),
+            instance: text(),
+            metric: text(),
+            rule: text(),
+            severity: Some(Severity::Info),
+            since: Some(Timestamp::default()),
+            ..HistoryQuery::default()
+        };
         for dialect in [Dialect::MySql, Dialect::Sqlite] {
-            sql(&query, dialect);
+            for step in [Step::Before(None), Step::SameTime(Cursor { triggered_at: Timestamp::default(), id: 1 })] {
+                let (sql, args) = statement(&query, step, 10, dialect);
+                assert_eq!(sql.matches('?').count(), args.len(), "{sql}");
+            }
         }
     }
 }

@@ -85,13 +85,23 @@ impl SqliteStore {
         Ok(work(&mut conn)?)
     }
 
-    fn page(&self, sql: &str, args: &[Arg<'_>]) -> Result<Vec<HistoryRow>, Failure> {
+    fn page(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, Failure> {
         let conn = get(&self.readers)?;
         let deadline = Instant::now() + READ_WAIT_MAX;
         conn.progress_handler(N_OPS_PER_LOOK, Some(move || Instant::now() > deadline))?;
-        let mut statement = conn.prepare_cached(sql)?;
-        let rows = statement.query_map(params_from_iter(args), history_row)?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let mut rows = Vec::new();
+        for step in select::steps(query) {
+            let n_missing = (query.limit as usize).saturating_sub(rows.len());
+            let (sql, args) = select::statement(query, step, n_missing, Dialect::Sqlite);
+            let mut statement = conn.prepare_cached(&sql)?;
+            for row in statement.query_map(params_from_iter(&args), history_row)? {
+                rows.push(row?);
+            }
+            if rows.len() >= query.limit as usize {
+                break;
+            }
+        }
+        Ok(rows)
     }
 }
 
@@ -164,8 +174,7 @@ impl AlertStore for SqliteStore {
     }
 
     fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
-        let (sql, args) = select::history(query, Dialect::Sqlite);
-        self.page(&sql, &args).map_err(|err| err.into_store("reading the alert history"))
+        self.page(query).map_err(|err| err.into_store("reading the alert history"))
     }
 
     fn prune(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
