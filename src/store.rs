@@ -5,11 +5,17 @@
 
 mod error;
 mod history;
+mod mysql;
+mod row;
+mod select;
+mod sqlite;
 
 use std::{fmt, sync::Arc};
 
 pub use error::StoreError;
 pub use history::{AlertState, Cursor, HistoryQuery, HistoryRow};
+pub use mysql::{MySqlOptions, MySqlStore, OptionsError};
+pub use sqlite::SqliteStore;
 
 use crate::model::{Alert, Timestamp};
 

@@ -1,0 +1,132 @@
+//! The alert history in MySQL 8.0+ or MariaDB 10.6+.
+//!
+//! Nothing here connects before it is asked to, so that the server starts with the database down; nothing waits longer
+//! than the time-outs of [`MySqlOptions`]; and a connection that met a doubtful error is never used again. Writes are
+//! single statements in autocommit, each harmless when repeated (I10).
+
+mod failure;
+mod manager;
+mod options;
+mod schema;
+mod upsert;
+mod value;
+
+use std::{fmt, sync::Arc};
+
+use mysql::{Params, Value, prelude::Queryable};
+use r2d2::Pool;
+use uuid::Uuid;
+
+pub use self::options::{MySqlOptions, OptionsError};
+use self::{
+    failure::Failure,
+    manager::{Connection, Manager},
+    options::Purpose,
+};
+use super::{
+    AlertStore, HistoryQuery, HistoryRow, StoreError,
+    row::AlertRow,
+    select::{self, Dialect},
+};
+use crate::model::{Alert, Timestamp};
+
+/// One thread delivers to the store; pruning takes turns with it.
+const N_WRITERS: u32 = 1;
+/// REST reads at once; more of them wait up to 2 s.
+const N_READERS: u32 = 4;
+
+/// A history on a MySQL server.
+pub struct MySqlStore {
+    options: MySqlOptions,
+    server_id: Uuid,
+    writer: Pool<Manager>,
+    readers: Pool<Manager>,
+}
+
+impl MySqlStore {
+    /// A store that connects when it is first used. `server_id` marks the rows that this server writes.
+    pub fn new(options: MySqlOptions, server_id: Uuid) -> Self {
+        let writer = manager::pool(&options, Purpose::Write, N_WRITERS);
+        let readers = manager::pool(&options, Purpose::Read, N_READERS);
+        Self { options, server_id, writer, readers }
+    }
+
+    fn write_with<T>(&self, work: impl FnOnce(&mut mysql::Conn) -> mysql::Result<T>) -> Result<T, Failure> {
+        Ok(manager::get(&self.writer)?.run_write(work)?)
+    }
+
+    /// Reads a page on one connection.
+    fn page(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, Failure> {
+        let mut connection = manager::get(&self.readers)?;
+        let read = |conn: &mut mysql::Conn| {
+            let mut rows = Vec::new();
+            for step in select::steps(query) {
+                let n_missing = (query.limit as usize).saturating_sub(rows.len());
+                let (sql, args) = select::statement(query, step, n_missing, Dialect::MySql);
+                let values = args.iter().map(value::arg).collect();
+                // Row by row to its end: only so does an error in the middle of the rows come out.
+                for row in conn.exec_iter(sql, Params::Positional(values))? {
+                    rows.push(value::history_row(row?)?);
+                }
+                if rows.len() >= query.limit as usize {
+                    break;
+                }
+            }
+            Ok(rows)
+        };
+        Ok(Connection::run(&mut connection, read)?)
+    }
+}
+
+impl AlertStore for MySqlStore {
+    fn describe(&self) -> String {
+        self.options.to_string()
+    }
+
+    fn prepare(&self) -> Result<(), StoreError> {
+        let missing = self.write_with(schema::missing).map_err(|err| err.into_store("reading the table's schema"))?;
+        if missing.is_none() { Ok(()) } else { schema::migrate(&self.options) }
+    }
+
+    fn write(&self, alerts: &[Arc<Alert>]) -> Result<(), StoreError> {
+        let Some(last) = alerts.last() else { return Ok(()) };
+        let n_rows = upsert::padded(alerts.len());
+        let mut values = Vec::with_capacity(n_rows * 21);
+        let padding = std::iter::repeat_n(last, n_rows - alerts.len());
+        for alert in alerts.iter().chain(padding) {
+            upsert::bind(&AlertRow::new(alert), self.server_id, &mut values);
+        }
+        let statement = upsert::statement(n_rows);
+        self.write_with(|conn| conn.exec_drop(statement, Params::Positional(values)))
+            .map_err(|err| err.into_store(format!("writing {} alerts", alerts.len())))
+    }
+
+    fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
+        // After a restart of the database each pooled connection is dead and says so at its first use. Reading again is
+        // harmless, so that the caller need not pay for each of them.
+        let mut result = self.page(query);
+        for _ in 0..N_READERS {
+            if !result.as_ref().is_err_and(Failure::is_lost_connection) {
+                break;
+            }
+            result = self.page(query);
+        }
+        result.map_err(|err| err.into_store("reading the alert history"))
+    }
+
+    fn prune(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let sql = "DELETE FROM alerts WHERE resolved_at < ? AND alert_id IS NOT NULL ORDER BY resolved_at, id LIMIT ?";
+        let values = vec![value::arg(&select::Arg::Time(before)), Value::UInt(u64::from(limit))];
+        self.write_with(|conn| {
+            conn.exec_drop(sql, Params::Positional(values))?;
+            Ok(conn.affected_rows())
+        })
+        .map_err(|err| err.into_store("pruning the alert history"))
+    }
+}
+
+impl fmt::Debug for MySqlStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MySqlStore").field("options", &self.options).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,158 @@
+//! A database that hangs, dies, is not there yet or holds a lock costs time, never a row or a wrong answer.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use gopherwatch::store::{AlertStore, HistoryQuery};
+use mysql::prelude::Queryable;
+
+use crate::{
+    store_fixture::{Database, Fixture, at, mysql_store, raised, resolved, wait_until},
+    support::mariadb::Mariadb,
+};
+
+const ANY: fn() -> HistoryQuery = || HistoryQuery { limit: 1_000, ..HistoryQuery::default() };
+
+fn own_server() -> (Arc<Mariadb>, Fixture) {
+    let server = Arc::new(Mariadb::start());
+    let fixture = Fixture::mysql_on(server.clone());
+    fixture.store.prepare().unwrap();
+    (server, fixture)
+}
+
+/// The error of a write of one alert, and that it came within `limit`.
+fn failing_write(store: &dyn AlertStore, n: u64, limit: Duration) {
+    let began = Instant::now();
+    let err = store.write(&[Arc::new(raised(n, n as i64))]).unwrap_err();
+    assert!(err.is_transient(), "{err:?}");
+    assert!(began.elapsed() < limit, "{:?}: {err:?}", began.elapsed());
+}
+
+fn written_at_last(store: &dyn AlertStore, n: u64) {
+    wait_until("the write succeeds", || store.write(&[Arc::new(raised(n, n as i64))]).is_ok());
+}
+
+#[test]
+fn a_server_that_is_down_at_the_start_is_used_once_it_comes() {
+    let server = Arc::new(Mariadb::start());
+    server.create_database("later");
+    server.stop();
+    let store = mysql_store(&server, "later");
+    let began = Instant::now();
+    assert!(store.prepare().unwrap_err().is_transient());
+    assert!(store.history(&ANY()).unwrap_err().is_transient());
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    server.restart();
+    wait_until("the schema is made", || store.prepare().is_ok());
+    store.write(&[Arc::new(raised(1, 0))]).unwrap();
+    wait_until("the history is read", || store.history(&ANY()).is_ok_and(|rows| rows.len() == 1));
+}
+
+#[test]
+fn a_server_that_hangs_is_given_up_in_time_and_used_again_when_it_goes_on() {
+    let (server, fixture) = own_server();
+    fixture.write(&[raised(1, 1)]);
+    assert_eq!(fixture.all().len(), 1);
+    server.pause();
+    let reader = thread::scope(|scope| {
+        let reading = scope.spawn(|| fixture.store.history(&ANY()));
+        // First the connection that was open: its read time-out. Then a new one, which the server never greets.
+        failing_write(&*fixture.store, 2, Duration::from_secs(7));
+        failing_write(&*fixture.store, 3, Duration::from_secs(3));
+        reading.join().unwrap()
+    });
+    assert!(reader.unwrap_err().is_transient());
+    server.resume();
+    for n in 2..=3 {
+        written_at_last(&*fixture.store, n);
+    }
+    wait_until("the history is read", || fixture.store.history(&ANY()).is_ok_and(|rows| rows.len() == 3));
+}
+
+#[test]
+fn after_a_kill_each_row_is_there_once() {
+    let (server, fixture) = own_server();
+    for n in 1..=3 {
+        fixture.write(&[raised(n, n as i64)]);
+    }
+    assert_eq!(fixture.all().len(), 3);
+    server.kill9();
+    failing_write(&*fixture.store, 4, Duration::from_secs(3));
+    server.restart();
+    // The connections of the pool are all dead; one read takes a new one instead of failing once for each.
+    wait_until("the history is read", || fixture.store.history(&ANY()).is_ok());
+    for n in 1..=5 {
+        written_at_last(&*fixture.store, n);
+        fixture.write(&[resolved(&raised(n, n as i64))]);
+    }
+    let rows = fixture.all();
+    assert_eq!(rows.len(), 5);
+    assert!(rows.iter().all(|row| row.resolved_at.is_some()));
+}
+
+/// r2d2_mysql's own check used to read the late answer of a timed-out write as the answer to its ping, and handed the
+/// next user a connection whose answers were each those of the statement before.
+#[test]
+fn after_a_write_timed_out_on_a_lock_the_next_users_get_their_own_answers() {
+    let (server, fixture) = own_server();
+    fixture.write(&[resolved(&raised(1, 1)), resolved(&raised(2, 2))]);
+    let Database::MySql { name, .. } = &fixture.database else { unreachable!() };
+    let mut holder = server.conn();
+    holder.query_drop(format!("USE {name}")).unwrap();
+    // A lock that outlasts the read time-out, unlike those that the session limits to 3 s.
+    holder
+        .query_drop("CREATE TRIGGER gate BEFORE INSERT ON alerts FOR EACH ROW SET @got = GET_LOCK('gate', 60)")
+        .unwrap();
+    let locked: Option<u8> = holder.query_first("SELECT GET_LOCK('gate', 1)").unwrap();
+    assert_eq!(locked, Some(1));
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| failing_write(&*fixture.store, 3, Duration::from_secs(8)));
+        // The answer comes when the caller has given up but a ping would still be waiting.
+        thread::sleep(Duration::from_millis(6_500));
+        holder.query_drop("DO RELEASE_LOCK('gate')").unwrap();
+        writing.join().unwrap();
+    });
+    wait_until("the late write ends", || fixture.all().len() == 3);
+    holder.query_drop("DROP TRIGGER gate").unwrap();
+    assert_eq!(fixture.store.prune(at(1_000_002), 10).unwrap(), 1);
+    assert_eq!(fixture.store.prune(at(1_000_002), 10).unwrap(), 0);
+    assert_eq!(fixture.store.prune(at(1_000_003), 10).unwrap(), 1);
+    fixture.write(&[raised(3, 3), raised(4, 4)]);
+    assert_eq!(fixture.all().len(), 2);
+}
+
+#[test]
+fn a_locked_row_fails_by_the_servers_answer_before_our_own_time_out() {
+    let fixture = Fixture::mysql();
+    fixture.store.prepare().unwrap();
+    fixture.write(&[raised(1, 1)]);
+    let Database::MySql { server, name } = &fixture.database else { unreachable!() };
+    let mut holder = server.conn();
+    holder.query_drop(format!("USE {name}")).unwrap();
+    for (lock, free) in [("BEGIN", "ROLLBACK"), ("LOCK TABLES alerts WRITE", "UNLOCK TABLES")] {
+        holder.query_drop(lock).unwrap();
+        holder.query_drop("UPDATE alerts SET late = 1 - late").unwrap();
+        failing_write(&*fixture.store, 1, Duration::from_millis(4_500));
+        holder.query_drop(free).unwrap();
+        fixture.write(&[raised(1, 1)]);
+    }
+}
+
+#[test]
+fn a_read_that_runs_away_is_ended_by_the_server() {
+    let fixture = Fixture::mysql();
+    fixture.store.prepare().unwrap();
+    fixture.write(&[raised(1, 1)]);
+    let Database::MySql { server, name } = &fixture.database else { unreachable!() };
+    let mut holder = server.conn();
+    holder.query_drop(format!("LOCK TABLES {name}.alerts WRITE")).unwrap();
+    let began = Instant::now();
+    let err = fixture.store.history(&ANY()).unwrap_err();
+    assert!(err.is_transient() && began.elapsed() < Duration::from_millis(2_800), "{:?} {err:?}", began.elapsed());
+    assert!(format!("{err:?}").contains("max_statement_time exceeded"), "{err:?}");
+    holder.query_drop("UNLOCK TABLES").unwrap();
+    assert_eq!(fixture.all().len(), 1);
+}

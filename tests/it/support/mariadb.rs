@@ -1,0 +1,217 @@
+//! A private MariaDB server for one test: its own data, its own port, and every way to fail.
+//!
+//! Making a data directory takes a second, so it is made once per version and copied. A server ends with its value.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, OnceLock, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mysql::{Conn, OptsBuilder, prelude::Queryable};
+use tempfile::TempDir;
+
+const START_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A running (or stopped, or killed) server.
+pub(crate) struct Mariadb {
+    dir: TempDir,
+    port: u16,
+    child: Mutex<Child>,
+}
+
+impl Mariadb {
+    /// A new server, ready for connections.
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("gopherwatch-mariadb-").tempdir().unwrap();
+        let data = dir.path().join("data");
+        run(Command::new("cp").arg("-r").arg(template()).arg(&data));
+        // Between looking for a free port and taking it, another test can take it: then look again.
+        for _ in 0..5 {
+            let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+            let mut child = spawn(dir.path(), port);
+            match wait_until_ready(&mut child, port) {
+                Ok(()) => return Self { dir, port, child: Mutex::new(child) },
+                Err(Gone) => continue,
+            }
+        }
+        panic!("mariadbd does not start:\n{}", error_log(dir.path()));
+    }
+
+    /// A server that several tests use at once, each with a database of its own. It ends with its last user.
+    pub(crate) fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Mariadb>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        shared.upgrade().unwrap_or_else(|| {
+            let server = Arc::new(Self::start());
+            *shared = Arc::downgrade(&server);
+            server
+        })
+    }
+
+    /// The URL of `database`.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("mysql://root@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// A connection of the test's own, to no database.
+    pub(crate) fn conn(&self) -> Conn {
+        connect(self.port).unwrap()
+    }
+
+    /// Makes an empty database, in the character set that the server would choose.
+    pub(crate) fn create_database(&self, database: &str) {
+        self.conn().query_drop(format!("CREATE DATABASE {database}")).unwrap();
+    }
+
+    /// Stops it in mid-air: connections stay open and nothing answers.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// Kills it as the kernel would.
+    pub(crate) fn kill9(&self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Ends it in order.
+    pub(crate) fn stop(&self) {
+        self.signal("TERM");
+        self.child.lock().unwrap().wait().unwrap();
+    }
+
+    /// Starts it again after [`Self::kill9`] or [`Self::stop`]: same data, same port.
+    pub(crate) fn restart(&self) {
+        let mut child = spawn(self.dir.path(), self.port);
+        let ready = wait_until_ready(&mut child, self.port);
+        *self.child.lock().unwrap() = child;
+        assert!(ready.is_ok(), "mariadbd does not start again:\n{}", error_log(self.dir.path()));
+    }
+
+    /// Begins to log every statement.
+    pub(crate) fn general_log(&self) -> GeneralLog {
+        let path = self.dir.path().join("general.log");
+        let file = path.display();
+        self.conn()
+            .query_drop(format!("SET GLOBAL log_output = 'FILE', general_log_file = '{file}', general_log = ON"))
+            .unwrap();
+        GeneralLog(path)
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.lock().unwrap().id();
+        run(Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()));
+    }
+}
+
+impl Drop for Mariadb {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Errors mean that it is gone already.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// Every statement that the server was sent, as it logs them.
+pub(crate) struct GeneralLog(PathBuf);
+
+impl GeneralLog {
+    /// The log so far. Ids stand in it as bytes.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.0).unwrap()).into_owned()
+    }
+}
+
+/// The server ended before it was ready.
+struct Gone;
+
+fn spawn(dir: &Path, port: u16) -> Child {
+    let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("error.log")).unwrap();
+    Command::new(program("mariadbd"))
+        .args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1"])
+        .arg(format!("--port={port}"))
+        .arg(format!("--datadir={}", dir.join("data").display()))
+        .arg(format!("--socket={}", dir.join("mysqld.sock").display()))
+        .arg(format!("--pid-file={}", dir.join("mysqld.pid").display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+fn wait_until_ready(child: &mut Child, port: u16) -> Result<(), Gone> {
+    let deadline = Instant::now() + START_WAIT_MAX;
+    while connect(port).is_err() {
+        if child.try_wait().unwrap().is_some() {
+            return Err(Gone);
+        }
+        assert!(Instant::now() < deadline, "mariadbd takes no connection within {START_WAIT_MAX:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn connect(port: u16) -> mysql::Result<Conn> {
+    let opts = OptsBuilder::new()
+        .ip_or_hostname(Some("127.0.0.1"))
+        .tcp_port(port)
+        .user(Some("root"))
+        .prefer_socket(false)
+        .tcp_connect_timeout(Some(Duration::from_secs(3)));
+    Conn::new(opts)
+}
+
+fn error_log(dir: &Path) -> String {
+    fs::read_to_string(dir.join("error.log")).unwrap_or_default()
+}
+
+/// A fresh data directory that nothing has run on, kept in Cargo's folder for the tests' files.
+fn template() -> &'static Path {
+    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
+        let version = Command::new(program("mariadbd")).arg("--version").output().unwrap().stdout;
+        let version = String::from_utf8_lossy(&version);
+        let version = version.split_whitespace().nth(2).unwrap_or("unknown");
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let template = root.join(format!("mariadb-{version}"));
+        if !template.exists() {
+            // Made aside and renamed, so that two test runs at once, or one cut short, leave a whole one or none.
+            let aside = tempfile::Builder::new().prefix("mariadb-new-").tempdir_in(root).unwrap();
+            let data = aside.path().join("data");
+            run(Command::new(program("mariadb-install-db"))
+                .args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal"])
+                .arg(format!("--datadir={}", data.display())));
+            if let Err(err) = fs::rename(&data, &template) {
+                assert!(template.exists(), "cannot keep the data directory: {err}");
+            }
+        }
+        template
+    })
+}
+
+fn program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+        .unwrap_or_else(|| panic!("these tests need {name}: apt-get install mariadb-server"))
+}
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|err| panic!("{command:?}: {err}"));
+    assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+}
