@@ -23,12 +23,12 @@ use crate::{
     ingest::{self, Ingest},
     journal::{self, Entry, Journal, JournalError},
     log::{AlertLog, chain},
-    model::{ResolveReason, Timestamp},
+    model::Timestamp,
     rest,
     restore::{self, Restored},
     state::State,
     stats::Stats,
-    store::{AlertStore, StoreError, mysql::MySqlStore, sqlite::SqliteStore},
+    store::{AlertStore, MySqlStore, SqliteStore, StoreError},
 };
 
 /// How often lanes look who has been silent.
@@ -312,7 +312,7 @@ fn listen(addr: SocketAddr, flag: &'static str) -> Result<TcpListener, StartErro
 fn open_store(config: &Config, journal: &Journal) -> Result<Arc<dyn AlertStore>, StartError> {
     Ok(match &config.store {
         StoreConfig::MySql(options) => Arc::new(MySqlStore::new(options.clone(), journal.server_id())),
-        StoreConfig::Sqlite => Arc::new(SqliteStore::open(config.data_dir.join("alerts.db"), journal.server_id())?),
+        StoreConfig::Sqlite => Arc::new(SqliteStore::open(config.data_dir.join("alerts.db"))?),
     })
 }
 

@@ -19,7 +19,7 @@ pub use environment::load_env_file;
 use crate::{
     log::Format,
     rules::{Record, RuleSet, parse_file},
-    store::mysql::MySqlOptions,
+    store::MySqlOptions,
 };
 
 /// The rule file that is read when it is there.

@@ -5,7 +5,7 @@ use std::{env, fs, io, path::Path};
 use clap::CommandFactory;
 
 use super::{Args, StoreConfig, UsageError};
-use crate::store::mysql::MySqlOptions;
+use crate::store::MySqlOptions;
 
 /// The file of environment variables, in the working directory.
 const ENV_FILE: &str = ".env";
@@ -57,7 +57,9 @@ pub(super) fn store() -> Result<StoreConfig, UsageError> {
     let Some(host) = given("DB_HOST") else { return Ok(StoreConfig::Sqlite) };
     let port = match given("DB_PORT") {
         None => 3306,
-        Some(port) => port.parse().map_err(|_| UsageError(format!("DB_PORT `{port}`: use a number from 1 to 65535")))?,
+        Some(port) => {
+            port.parse().map_err(|_| UsageError(format!("DB_PORT `{port}`: use a number from 1 to 65535")))?
+        }
     };
     let user = given("DB_USER").unwrap_or_else(|| "root".to_owned());
     let name = given("DB_NAME").unwrap_or_else(|| "gopherwatch".to_owned());
