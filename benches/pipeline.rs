@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::bounded;
 use futures_util::future::join_all;
 use gopherwatch::{
@@ -188,7 +188,7 @@ impl Pipeline {
             let key = &self.keys[n as usize % N_INSTANCES];
             // Scattered, so that episodes begin and end.
             let scattered = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-            let cpu = if self.one_in > 0 && scattered % self.one_in == 0 { 97.5 } else { 12.5 };
+            let cpu = if self.one_in > 0 && scattered.is_multiple_of(self.one_in) { 97.5 } else { 12.5 };
             let values = [cpu, 40.0, sequence as f64, 60.0];
             let metrics: Metrics = self.names.iter().cloned().zip(values).collect();
             let report = Report { metrics, at: received_at, wire_time: sequence, sequence, leaving: false };
