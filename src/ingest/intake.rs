@@ -27,9 +27,14 @@ pub(super) struct Intake {
     retention: Option<Duration>,
     max_instances: usize,
     n_instances: usize,
-    instances: HashMap<String, HashMap<String, Arc<InstanceKey>>>,
-    names: HashMap<String, Name>,
+    instances: Names<Names<Arc<InstanceKey>>>,
+    names: Names<Name>,
+    /// The names of the last report that had so many: an agent repeats them in the same order.
+    names_by_place: Vec<Name>,
 }
+
+/// By name. The seed is random, so that no sender can know which names collide.
+type Names<T> = HashMap<String, T, foldhash::fast::RandomState>;
 
 /// A refused report.
 #[derive(Debug)]
@@ -53,8 +58,9 @@ impl Intake {
             retention,
             max_instances,
             n_instances: 0,
-            instances: HashMap::new(),
-            names: HashMap::new(),
+            instances: Names::default(),
+            names: Names::default(),
+            names_by_place: Vec::new(),
         }
     }
 
@@ -76,7 +82,9 @@ impl Intake {
         if known.is_none() && !(is_valid_name(service) && is_valid_name(instance)) {
             return refuse(Rejection::BadName, None);
         }
-        let key = || known.clone().unwrap_or_else(|| Arc::new(InstanceKey::new(service, instance)));
+        let is_new = known.is_none();
+        // Called once: each clone is a write to a count that lanes write as well.
+        let key = || known.unwrap_or_else(|| Arc::new(InstanceKey::new(service, instance)));
         if report.metrics.len() > MAX_METRICS {
             return refuse(Rejection::TooManyMetrics, Some(key()));
         }
@@ -84,7 +92,7 @@ impl Intake {
             Ok(at) => at,
             Err(why) => return refuse(why, Some(key())),
         };
-        if known.is_none() && self.n_instances >= self.max_instances {
+        if is_new && self.n_instances >= self.max_instances {
             return refuse(Rejection::InstanceCap, Some(key()));
         }
         let key = key();
@@ -92,7 +100,7 @@ impl Intake {
             Ok(metrics) => metrics,
             Err(why) => return refuse(why, Some(key)),
         };
-        if known.is_none() {
+        if is_new {
             self.n_instances += 1;
             let instances = self.instances.entry(key.service().to_owned()).or_default();
             instances.insert(key.instance().to_owned(), key.clone());
@@ -121,11 +129,14 @@ impl Intake {
 
     fn metrics(&mut self, wire: Vec<v1::Metric>) -> Result<Metrics, Rejection> {
         let mut metrics = Metrics::with_capacity(wire.len());
-        for v1::Metric { name, value } in wire {
+        for (place, v1::Metric { name, value }) in wire.into_iter().enumerate() {
             if !value.is_finite() {
                 return Err(Rejection::NotFinite);
             }
-            let name = self.name(name).ok_or(Rejection::BadName)?;
+            let name = match self.names_by_place.get(place) {
+                Some(last) if **last == *name => last.clone(),
+                _ => self.name_at(place, name).ok_or(Rejection::BadName)?,
+            };
             // A metric that comes twice: the last one counts. Equal names of one stream are one allocation.
             match metrics.iter_mut().find(|(have, _)| Arc::ptr_eq(have, &name)) {
                 Some((_, have)) => *have = value,
@@ -135,7 +146,16 @@ impl Intake {
         Ok(metrics)
     }
 
-    /// The shared name; `None`: it is none that we take.
+    /// The shared name, remembered for the same place in the next report; `None`: it is none that we take.
+    fn name_at(&mut self, place: usize, name: String) -> Option<Name> {
+        let name = self.name(name)?;
+        match self.names_by_place.get_mut(place) {
+            Some(last) => *last = name.clone(),
+            None => self.names_by_place.push(name.clone()),
+        }
+        Some(name)
+    }
+
     fn name(&mut self, name: String) -> Option<Name> {
         match self.names.entry(name) {
             Entry::Occupied(known) => Some(known.get().clone()),
@@ -156,6 +176,7 @@ impl Intake {
     pub(super) fn tidy(&mut self) {
         if self.names.len() > MAX_NAMES {
             self.names.clear();
+            self.names_by_place.clear();
         }
     }
 }
