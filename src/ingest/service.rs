@@ -55,11 +55,20 @@ impl MetricsService for Metrics {
     }
 }
 
+/// What the next chunk of a lane is made of.
+#[derive(Default)]
+struct LaneChunk {
+    items: Vec<Item>,
+    /// How many there were last time: a busy stream brings about as many again.
+    n_last: usize,
+}
+
 /// One stream in progress.
 struct Stream<'a> {
     service: &'a Metrics,
     intake: Intake,
     account: Arc<StreamAccount>,
+    chunks: Vec<LaneChunk>,
     place: u64,
     n_named: u64,
     warned: [bool; Rejection::ALL.len()],
@@ -75,6 +84,7 @@ impl<'a> Stream<'a> {
             log: service.log.new(slog::o!("service-id" => service_id.clone())),
             intake: Intake::new(service_id, skew_nanos, retention, max_instances_per_stream),
             account: Arc::new(StreamAccount::new(epoch, skew_nanos)),
+            chunks: (0..service.state.n_lanes()).map(|_| LaneChunk::default()).collect(),
             place: 0,
             n_named: 0,
             warned: [false; Rejection::ALL.len()],
@@ -89,16 +99,21 @@ impl<'a> Stream<'a> {
                 () = self.service.stop.cancelled() => break,
                 first = reports.message() => first,
             };
-            let mut chunk = Vec::new();
+            let mut n_items = 0;
             let mut next = first;
             let (now, arrived) = (Timestamp::now(), Instant::now());
             let end = loop {
                 match next {
-                    Ok(Some(report)) => chunk.extend(self.take(report, now)),
+                    Ok(Some(report)) => {
+                        if let Some(item) = self.take(report, now) {
+                            self.put(item);
+                            n_items += 1;
+                        }
+                    }
                     Ok(None) => break Some(Ok(())),
                     Err(status) => break Some(Err(status)),
                 }
-                if chunk.len() >= MAX_CHUNK {
+                if n_items >= MAX_CHUNK {
                     break None;
                 }
                 // Only what is here already: a report never waits for the next one.
@@ -107,7 +122,7 @@ impl<'a> Stream<'a> {
                     None => break None,
                 }
             };
-            self.dispatch(chunk, now, arrived).await?;
+            self.dispatch(now, arrived).await?;
             match end {
                 None => {}
                 Some(Ok(())) => break,
@@ -147,16 +162,25 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Gives each lane its part.
-    async fn dispatch(&self, items: Vec<Item>, received_at: Timestamp, arrived: Instant) -> Result<(), Status> {
-        if items.is_empty() {
-            return Ok(());
+    /// Puts an item to those of its lane.
+    fn put(&mut self, item: Item) {
+        let LaneChunk { items, n_last } = &mut self.chunks[self.service.state.lane_of(&item.key)];
+        if items.capacity() == 0 {
+            // Only now: a stream that waits for its next report keeps no room for it.
+            items.reserve_exact(*n_last);
         }
-        for (lane_idx, items) in self.by_lane(items, |item| &item.key).into_iter().enumerate() {
-            if !items.is_empty() {
-                let chunk = Chunk { items, stream: self.account.clone(), received_at, arrived };
-                self.service.dispatcher.dispatch(lane_idx, Box::new(chunk)).await.map_err(refusal)?;
+        items.push(item);
+    }
+
+    /// Gives each lane its part.
+    async fn dispatch(&mut self, received_at: Timestamp, arrived: Instant) -> Result<(), Status> {
+        for (lane_idx, LaneChunk { items, n_last }) in self.chunks.iter_mut().enumerate() {
+            if items.is_empty() {
+                continue;
             }
+            *n_last = items.len();
+            let chunk = Chunk { items: std::mem::take(items), stream: self.account.clone(), received_at, arrived };
+            self.service.dispatcher.dispatch(lane_idx, Box::new(chunk)).await.map_err(refusal)?;
         }
         Ok(())
     }
