@@ -24,9 +24,10 @@ use crate::{
     state::{Heard, InstanceState, Numbering, Presence, Shard, State},
 };
 
-/// Reports from which on sharing a batch out pays: a report takes some 0.3 µs here, waking a helper some 20 µs
-/// (benches/README.md).
-pub const PARALLEL_FROM: usize = 512;
+/// Reports from which on sharing a batch out pays. A lane alone takes some 0.45 µs a report, and handing a batch to the
+/// pool and waiting for it costs 30 to 100 µs, so that two cores are even at about 512 and gain a third at 1,024
+/// (`cargo bench --bench pipeline share`, benches/README.md). A flooded server's lanes gather such batches by themselves.
+pub const PARALLEL_FROM: usize = 1_024;
 
 /// A batch, and what it is held against.
 pub(super) struct Work<'a> {
