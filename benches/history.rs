@@ -154,7 +154,7 @@ fn alert(n: u64, shape: &str) -> Alert {
     let pick = |most: &str, other: String| {
         if rare {
             "rare".to_owned()
-        } else if n % 10 > 0 {
+        } else if !n.is_multiple_of(10) {
             most.to_owned()
         } else {
             other
@@ -180,7 +180,7 @@ fn alert(n: u64, shape: &str) -> Alert {
         threshold: Some(90.0),
         severity: if rare {
             Severity::Info
-        } else if n % 10 > 0 {
+        } else if !n.is_multiple_of(10) {
             Severity::Critical
         } else {
             Severity::Warning
@@ -201,7 +201,7 @@ fn alert(n: u64, shape: &str) -> Alert {
         version: 1,
         key,
     };
-    if n % 14 == 0 {
+    if n.is_multiple_of(14) {
         alert
     } else {
         alert.resolved(at.plus(Duration::from_secs(30)), ResolveReason::Cleared, Some(20.0))
