@@ -204,3 +204,6 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
