@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, bounded};
 use parking_lot::RwLock;
 use slog::{Discard, o};
 
@@ -34,8 +34,8 @@ impl Fixture {
         let rules = Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None))));
         let (dispatcher, queues) =
             Dispatcher::new(dispatch::Options { n_lanes, queue_reports: 1 << 20 }, stats.clone());
-        #[expect(clippy::disallowed_methods, reason = "the test reads it only after the lanes have ended")]
-        let (entries, journal) = unbounded();
+        // The test reads it only after the lanes have ended: room for all they can say.
+        let (entries, journal) = bounded(100_000);
         let log = Logger::root(Discard, o!());
         let lanes = start(OPTIONS, queues, (state.clone(), rules.clone()), entries, stats.clone(), &log);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
@@ -221,4 +221,21 @@ fn an_instance_silent_for_long_is_forgotten_and_its_alerts_resolve() {
     let resolved = &done.events[0].alert;
     assert_eq!((done.firing_delta, resolved.resolve_reason), (-1, Some(ResolveReason::Forgotten)));
     assert!(fixture.state.active_alerts().is_empty());
+}
+
+#[test]
+fn an_instance_that_comes_back_is_armed_anew_and_keeps_its_marks() {
+    let mut fixture = Fixture::new(1);
+    let web = key("web");
+    fixture.send(1, &[(&web, 5, 5.0)]);
+    let options = Options { forget_after: Duration::from_secs(100), ..OPTIONS };
+    while fixture.stats.queued.get() > 0 {
+        thread::yield_now();
+    }
+    look(&fixture, options, Instant::now(), 3_600);
+    assert_eq!(fixture.state.n_instances(), 0);
+    let again = fixture.send(1, &[(&web, 5, 5.0), (&web, 6, 5.0)]);
+    fixture.end();
+    assert_eq!((again.summary().duplicates, again.summary().accepted), (1, 1));
+    assert_eq!((fixture.state.n_instances(), fixture.state.view(|_| true).len()), (1, 1));
 }

@@ -61,7 +61,7 @@ fn what_was_receipted_is_there_after_a_restart_to_the_last_field() {
     let beside = open(&dir);
     let restored = beside.restore().expect("readable");
     assert_eq!(restored.len(), 1);
-    assert_eq!(restored[0].firing, [alert.clone()]);
+    assert_eq!(restored[0].firing, std::slice::from_ref(&alert));
     assert_eq!(restored[0].marks[0].sequence, 3);
     assert_eq!(restored[0].metrics, [("cpu_percent".into(), 95.0)]);
     let events = beside.reader().expect("a reader").read(0, 10).expect("readable");
