@@ -122,7 +122,10 @@ impl Lane {
                     self.barrier(&instances, receipt);
                     drop(slot);
                 }
-                Turn::Tick(due) => self.tick(due, queue.waiting.load(Ordering::Relaxed) > 0),
+                Turn::Tick(due, place) => {
+                    self.tick(due, queue.waiting.load(Ordering::Relaxed) > 0);
+                    drop(place);
+                }
             }
         }
     }
@@ -208,3 +211,6 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,7 +126,11 @@ impl Work<'_> {
             *part.done.rejected.entry(why).or_default() += 1;
         };
         let instance = match shard.get_mut(&item.key) {
-            Some(instance) if instance.is_shown() || self.state.try_add_instance() => instance,
+            Some(instance) if instance.is_shown() => instance,
+            Some(instance) if self.state.try_add_instance() => {
+                instance.come_back(self.now);
+                instance
+            }
             None if self.state.try_add_instance() => {
                 let fresh = InstanceState::new(item.key.clone(), self.rules.applicable(&item.key), self.now);
                 shard.entry(item.key.clone()).or_insert(fresh)
