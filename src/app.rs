@@ -312,7 +312,12 @@ fn listen(addr: SocketAddr, flag: &'static str) -> Result<TcpListener, StartErro
 fn open_store(config: &Config, journal: &Journal) -> Result<Arc<dyn AlertStore>, StartError> {
     Ok(match &config.store {
         StoreConfig::MySql(options) => Arc::new(MySqlStore::new(options.clone(), journal.server_id())),
-        StoreConfig::Sqlite => Arc::new(SqliteStore::open(config.data_dir.join("alerts.db"))?),
+        StoreConfig::Sqlite => {
+            let store = SqliteStore::open(config.data_dir.join("alerts.db"))?;
+            // So that the history answers from the first moment. If it fails, the writer tries again and says why.
+            let _ = store.prepare();
+            Arc::new(store)
+        }
     })
 }
 
