@@ -1,0 +1,62 @@
+# Every way to build, run and check GopherWatch. `make help` lists them: a target's `##` comment is its line there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# Cargo's own variable, so that programs are found where cargo puts them.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# What follows the program's name: make run-server ARGS="--http-addr 127.0.0.1:9090"
+ARGS ?=
+
+# Server and agent are built in one go: built one by one they would share fewer compiled dependencies. `exec`, so that
+# a signal to make reaches the program and nothing between.
+.PHONY: run-server
+run-server: build ## Build, then run the server; flags in ARGS="..."; needs no database and no .env
+	exec "$(TARGET_DIR)/release/gopherwatch-server" $(ARGS)
+
+.PHONY: run-agent
+run-agent: build ## Build, then report this host to the server; flags in ARGS="..."
+	exec "$(TARGET_DIR)/release/gopherwatch-agent" $(ARGS)
+
+.PHONY: demo
+demo: build ## Two minutes with invented services: breaches, resolves, a killed agent; own ports, temporary data
+	exec env BIN_DIR="$(TARGET_DIR)/release" scripts/demo.sh
+
+.PHONY: build
+build: ## Build server and agent, optimised, into target/release
+	$(CARGO) build --release --workspace --locked
+
+.PHONY: test
+test: ## Run every test; installs MariaDB first when it is missing and may be installed
+	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
+	$(CARGO) build --workspace --locked
+	$(CARGO) test --workspace --locked
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	$(CARGO) bench --workspace --locked
+
+.PHONY: fmt
+fmt: ## Check the formatting; `cargo fmt --all` mends it
+	$(CARGO) fmt --all --check
+
+.PHONY: lint
+lint: ## Run clippy on everything; a warning is an error
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: doc
+doc: ## Build the documentation of the code; a warning is an error
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+.PHONY: deny
+deny: ## Check licences, bans, sources and unused dependencies; installs cargo-deny and cargo-machete when missing
+	scripts/dependencies.sh
+
+.PHONY: check
+check: fmt lint doc deny test ## Everything that must pass before a commit is shared
+
+.PHONY: help
+help: ## Say what each target does
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
