@@ -2,15 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod agent;
+mod alert_lines;
+mod database_trouble;
 mod episodes;
 mod ingest;
+mod latency;
 mod order;
+mod overload;
 mod receipts;
 mod scale;
+mod shutdown;
+mod silence;
 mod startup;
 mod store;
 mod store_faults;
 mod store_fixture;
+mod tidy;
 
 mod support {
     pub(crate) mod client;

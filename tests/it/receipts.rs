@@ -141,7 +141,7 @@ fn a_second_server_on_the_same_data_is_refused() {
     let server = setup.start();
     let (code, said) = setup.run();
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains("journal"), "{said}");
+    assert!(said.contains("data directory"), "{said}");
     assert_eq!(server.client().send([cpu("web", 1.0)]).unwrap().accepted, 1);
 }
 

@@ -132,6 +132,12 @@ impl GeneralLog {
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.0).unwrap()).into_owned()
     }
+
+    /// Executions so far of statements that insert alerts.
+    pub(crate) fn n_inserts(&self) -> usize {
+        let text = self.text();
+        text.lines().filter(|line| line.contains("Execute") && line.contains("INSERT INTO alerts")).count()
+    }
 }
 
 /// The server ended before it was ready.

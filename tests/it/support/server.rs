@@ -280,8 +280,14 @@ impl Server {
 
     /// Waits for its end; its exit code.
     pub(crate) fn exit_code(&mut self, within: Duration) -> i32 {
-        let status = found(within, "the server ends", || self.child.try_wait().unwrap());
+        let code = self.exit_code_unread(within);
         self.log.read_to_end();
+        code
+    }
+
+    /// The same, while nobody reads its log.
+    pub(crate) fn exit_code_unread(&mut self, within: Duration) -> i32 {
+        let status = found(within, "the server ends", || self.child.try_wait().unwrap());
         status.code().unwrap_or_else(|| panic!("ended by a signal: {status}"))
     }
 
@@ -313,6 +319,12 @@ impl Server {
     /// Its data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.setup.cwd().join("data")
+    }
+
+    /// The name of its database.
+    pub(crate) fn database(&self) -> String {
+        let url = self.setup.envs.iter().find(|(name, _)| name == "DATABASE_URL").unwrap();
+        url.1.rsplit('/').next().unwrap().to_owned()
     }
 
     /// Waits until connecting is refused.

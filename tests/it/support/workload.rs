@@ -42,7 +42,7 @@ pub(crate) enum Breach {
 }
 
 /// A row as far as it is known before: service, raise and resolve in microseconds, value.
-type Expected = (String, i64, Option<i64>, u64);
+pub(crate) type Expected = (String, i64, Option<i64>, u64);
 
 impl Workload {
     /// `n_reports` in all.
@@ -79,12 +79,26 @@ impl Workload {
         if violates { 91 + round % 9 } else { 10 + round % 80 }
     }
 
-    /// Every row that there must be.
+    /// Every row that there must be once all is sent.
     pub(crate) fn rows(&self) -> BTreeSet<Expected> {
+        self.rows_of(|_| self.n_rounds)
+    }
+
+    /// Every row that there must be once so many reports of each stream are sent.
+    pub(crate) fn rows_of_prefixes(&self, n_sent: &[u64]) -> BTreeSet<Expected> {
+        self.rows_of(|service| {
+            let stream = service % self.n_streams;
+            let n_own = (stream..self.n_services).step_by(self.n_streams).len() as u64;
+            let place = (service / self.n_streams) as u64;
+            n_sent[stream] / n_own + u64::from(place < n_sent[stream] % n_own)
+        })
+    }
+
+    fn rows_of(&self, n_rounds: impl Fn(usize) -> u64) -> BTreeSet<Expected> {
         let mut rows = BTreeSet::new();
         for service in 0..self.n_services {
             let mut firing: Option<(i64, u64)> = None;
-            for round in 0..self.n_rounds {
+            for round in 0..n_rounds(service) {
                 let at = i64::try_from(self.time(round) / 1_000).unwrap();
                 let value = self.value(service, round);
                 match (firing, value > 90) {
@@ -131,30 +145,29 @@ impl Workload {
     /// Waits until all is stored, and asserts that the history has exactly the rows that it must.
     pub(crate) fn assert_stored(&self, server: &Server) {
         server.settle();
-        self.assert_rows(&server.history("rule=cpu-high"));
+        assert_rows(&server.history("rule=cpu-high"), self.rows());
     }
+}
 
-    /// Asserts that these are exactly the rows that there must be.
-    pub(crate) fn assert_rows(&self, rows: &[Row]) {
-        let mut expected = self.rows();
-        let n_expected = expected.len();
-        let mut extra = Vec::new();
-        for row in rows {
-            let key = (row.service.clone(), row.triggered_at, row.resolved_at, row.value as u64);
-            if !expected.remove(&key) {
-                extra.push(row);
-            }
+/// Asserts that these are exactly the rows that there must be.
+pub(crate) fn assert_rows(rows: &[Row], mut expected: BTreeSet<Expected>) {
+    let n_expected = expected.len();
+    let mut extra = Vec::new();
+    for row in rows {
+        let key = (row.service.clone(), row.triggered_at, row.resolved_at, row.value as u64);
+        if !expected.remove(&key) {
+            extra.push(row);
         }
-        assert!(
-            extra.is_empty() && expected.is_empty(),
-            "{} rows, {n_expected} expected: {} missing, such as {:?}; {} too many or wrong, such as {:?}",
-            rows.len(),
-            expected.len(),
-            expected.iter().next(),
-            extra.len(),
-            extra.first()
-        );
     }
+    assert!(
+        extra.is_empty() && expected.is_empty(),
+        "{} rows, {n_expected} expected: {} missing, such as {:?}; {} too many or wrong, such as {:?}",
+        rows.len(),
+        expected.len(),
+        expected.iter().next(),
+        extra.len(),
+        extra.first()
+    );
 }
 
 fn name(service: usize) -> String {
