@@ -60,7 +60,11 @@ fn under_load_streams_get_an_early_receipt_and_nothing_receipted_is_lost() {
         let work = Workload::new(2_000_000, 64, 16, Breach::OneIn(50));
         let first = thread::scope(|scope| {
             let sending = scope.spawn(|| work.send(&server, 7));
-            eventually(SOON, "reports flow", || server.figure("gopherwatch_reports_accepted_total") > 20_000.0);
+            // Every stream has been read from: one that only opens in the stop is refused.
+            eventually(SOON, "reports of all services flow", || {
+                server.figure("gopherwatch_reports_accepted_total") > 20_000.0
+                    && server.status()["totals"]["services"] == 64
+            });
             server.signal("TERM");
             sending.join().unwrap()
         });

@@ -1,10 +1,9 @@
 //! The real server, started from outside: its own ports, data, working directory and environment.
 
 use std::{
-    fmt::Debug,
     fs,
     net::{SocketAddr, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -314,11 +313,6 @@ impl Server {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-    }
-
-    /// Its data directory.
-    pub(crate) fn data(&self) -> PathBuf {
-        self.setup.cwd().join("data")
     }
 
     /// The name of its database.

@@ -73,7 +73,7 @@ impl Workload {
     fn value(&self, service: usize, round: u64) -> u64 {
         let violates = match self.breach {
             Breach::OneIn(n) => Dice(service as u64 * 1_000_003 + round).one_in(n),
-            Breach::Alternating => round % 2 == 0,
+            Breach::Alternating => round.is_multiple_of(2),
             Breach::Always => true,
         };
         if violates { 91 + round % 9 } else { 10 + round % 80 }
