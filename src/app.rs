@@ -1,9 +1,10 @@
 //! The wiring, which reads as the pipeline: start from the last stage to the first, stop from the first to the last.
 
 use std::{
-    fs, io,
+    fs::{self, File, TryLockError},
+    io,
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -66,6 +67,15 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// Another server runs on the data directory, or it cannot be found out.
+    #[error("taking the data directory {} for this server alone; is another one running on it?", path.display())]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+        /// Why it cannot be taken.
+        #[source]
+        source: TryLockError,
+    },
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -105,6 +115,8 @@ pub struct App {
     store: Stage,
     lines: Stage,
     rest: rest::Server,
+    /// Two servers on one journal would each write over the other's marks.
+    data_dir: File,
 }
 
 /// A thread that ends when told to.
@@ -126,6 +138,7 @@ impl App {
         let http = listen(config.http_addr, "--http-addr")?;
         fs::create_dir_all(&config.data_dir)
             .map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
+        let data_dir = take(&config.data_dir)?;
         let stats = Arc::new(Stats::new());
         let health = Health::new();
         let rules = Arc::new(RwLock::new(Arc::new(config.rules.clone())));
@@ -215,6 +228,7 @@ impl App {
             store,
             lines,
             rest,
+            data_dir,
         })
     }
 
@@ -256,7 +270,20 @@ impl App {
 
     /// Stops every stage, first to last, within the shutdown time-out. `all_alive`: what [`Self::wait`] said.
     pub fn drain(self, all_alive: bool) -> Outcome {
-        let Self { log, health, shutdown_timeout, ingest, ticker, lanes, entries, journal, store, lines, rest } = self;
+        let Self {
+            log,
+            health,
+            shutdown_timeout,
+            ingest,
+            ticker,
+            lanes,
+            entries,
+            journal,
+            store,
+            lines,
+            rest,
+            data_dir,
+        } = self;
         let deadline = Instant::now() + shutdown_timeout;
         health.enter(Phase::Draining);
         // No statement begins after this; the one in flight finishes beside the rest of the drain.
@@ -299,6 +326,7 @@ impl App {
         waiting.on("rest");
         rest.stop(REST_WAIT.min(deadline.saturating_duration_since(Instant::now())));
         drop(waiting);
+        drop(data_dir);
         match (all_alive, finished) {
             (false, _) => Outcome::StageDied,
             (true, true) => Outcome::Clean,
@@ -311,10 +339,23 @@ fn listen(addr: SocketAddr, flag: &'static str) -> Result<TcpListener, StartErro
     TcpListener::bind(addr).map_err(|source| StartError::Listen { addr, flag, source })
 }
 
+/// Locks the data directory until the answer is dropped or the process ends, however it ends.
+fn take(data_dir: &Path) -> Result<File, StartError> {
+    let taken = |source| StartError::Taken { path: data_dir.to_owned(), source };
+    let file = File::create(data_dir.join("lock")).map_err(|err| taken(TryLockError::Error(err)))?;
+    file.try_lock().map_err(taken)?;
+    Ok(file)
+}
+
 fn open_store(config: &Config, journal: &Journal) -> Result<Arc<dyn AlertStore>, StartError> {
     Ok(match &config.store {
         StoreConfig::MySql(options) => Arc::new(MySqlStore::new(options.clone(), journal.server_id())),
-        StoreConfig::Sqlite => Arc::new(SqliteStore::open(config.data_dir.join("alerts.db"))?),
+        StoreConfig::Sqlite => {
+            let store = SqliteStore::open(config.data_dir.join("alerts.db"))?;
+            // So that the history answers from the first moment. If it fails, the writer tries again and says why.
+            let _ = store.prepare();
+            Arc::new(store)
+        }
     })
 }
 

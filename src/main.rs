@@ -1,6 +1,6 @@
 //! `gopherwatch-server`: arguments, log, start, wait, drain, exit code. A runbook; the parts are in the library.
 
-use std::{process::ExitCode, thread};
+use std::{process::ExitCode, thread, time::Duration};
 
 use clap::Parser;
 use crossbeam_channel::{Receiver, bounded};
@@ -11,6 +11,9 @@ use gopherwatch::{
 };
 use slog::{Logger, crit, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long the last lines of the log may take to be written.
+const FLUSH_WAIT: Duration = Duration::from_secs(1);
 
 const EXIT_NOT_STARTED: u8 = 1;
 const EXIT_STAGE_DIED: u8 = 2;
@@ -27,7 +30,10 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let code = run(config, &log);
     drop(log);
-    drop(flush);
+    // Nobody may be reading the log: then the lines that wait are given up, not the exit.
+    let (flushed, done) = bounded::<()>(0);
+    thread::spawn(move || drop((flush, flushed)));
+    let _ = done.recv_timeout(FLUSH_WAIT);
     ExitCode::from(code)
 }
 

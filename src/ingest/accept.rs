@@ -5,11 +5,13 @@
 
 use std::{
     collections::HashSet,
+    future::Future,
     io,
+    mem::MaybeUninit,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -19,7 +21,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,8 @@ use crate::stats::Stats;
 /// What every HTTP/2 client sends first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a peer may take to close its side of a connection that we have closed.
+const LINGER_MAX: Duration = Duration::from_secs(2);
 /// After an accept failed, for want of descriptors as a rule, the next try waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections with their preface that tonic has not taken yet.
@@ -99,7 +103,7 @@ async fn open(
     let _ = tcp.set_nodelay(true);
     let caller = Caller { peer, seen: Arc::default() };
     // The receiver is gone when the server has stopped; the connection then closes.
-    let _ = ready.send(Ok(Connection { replay: 0, tcp, caller, _place: place })).await;
+    let _ = ready.send(Ok(Connection { replay: 0, tcp, caller, linger: None, _place: place })).await;
 }
 
 /// A connection's place among those allowed.
@@ -142,6 +146,7 @@ pub(super) struct Connection {
     replay: usize,
     tcp: TcpStream,
     caller: Caller,
+    linger: Option<Pin<Box<Sleep>>>,
     _place: Place,
 }
 
@@ -175,8 +180,20 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
+    /// Closes our side, then reads on until the peer has closed its own. A socket closed with bytes unread is reset,
+    /// and the reset overtakes the answer: an agent that was still sending would lose its receipt.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.tcp).poll_shutdown(cx))?;
+        let mut unread = [MaybeUninit::uninit(); 4_096];
+        loop {
+            let mut unread = ReadBuf::uninit(&mut unread);
+            match Pin::new(&mut self.tcp).poll_read(cx, &mut unread) {
+                Poll::Ready(Ok(())) if !unread.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => break,
+            }
+        }
+        self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER_MAX))).as_mut().poll(cx).map(Ok)
     }
 
     fn poll_write_vectored(

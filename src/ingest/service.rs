@@ -46,12 +46,26 @@ impl MetricsService for Metrics {
             return Err(Status::unavailable("the server is shutting down"));
         }
         self.stats.streams.inc();
-        self.stats.streams_open.inc();
+        let _counted = Counted::new(&self.stats);
         let identity = request.extensions().get::<Identity>().cloned().unwrap_or_default();
         let stream = Stream::new(self, identity);
-        let answer = stream.run(request.into_inner()).await;
-        self.stats.streams_open.dec();
-        answer.map(Response::new)
+        stream.run(request.into_inner()).await.map(Response::new)
+    }
+}
+
+/// Counts one open stream for as long as it lives: one that the agent breaks off ends wherever it waits.
+struct Counted<'a>(&'a Stats);
+
+impl<'a> Counted<'a> {
+    fn new(stats: &'a Stats) -> Self {
+        stats.streams_open.inc();
+        Self(stats)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.streams_open.dec();
     }
 }
 

@@ -2,10 +2,34 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod agent;
+mod alert_lines;
+mod database_trouble;
+mod episodes;
+mod ingest;
+mod latency;
+mod order;
+mod overload;
+mod receipts;
+mod scale;
+mod shutdown;
+mod silence;
+mod startup;
 mod store;
 mod store_faults;
 mod store_fixture;
+mod tidy;
 
 mod support {
+    pub(crate) mod client;
+    pub(crate) mod figures;
+    pub(crate) mod history;
+    pub(crate) mod log;
     pub(crate) mod mariadb;
+    pub(crate) mod raw;
+    pub(crate) mod reports;
+    pub(crate) mod server;
+    pub(crate) mod stores;
+    pub(crate) mod wait;
+    pub(crate) mod workload;
 }

@@ -71,6 +71,13 @@ impl Mariadb {
     /// Stops it in mid-air: connections stay open and nothing answers.
     pub(crate) fn pause(&self) {
         self.signal("STOP");
+        // The signal is on its way to each thread; one that has not stopped yet may still answer.
+        let tasks = format!("/proc/{}/task", self.child.lock().unwrap().id());
+        let deadline = Instant::now() + START_WAIT_MAX;
+        while !fs::read_dir(&tasks).unwrap().all(|task| is_stopped(&task.unwrap().path())) {
+            assert!(Instant::now() < deadline, "mariadbd does not stop in mid-air");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets it go on.
@@ -132,6 +139,19 @@ impl GeneralLog {
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.0).unwrap()).into_owned()
     }
+
+    /// Executions so far of statements that insert alerts.
+    pub(crate) fn n_inserts(&self) -> usize {
+        let text = self.text();
+        text.lines().filter(|line| line.contains("Execute") && line.contains("INSERT INTO alerts")).count()
+    }
+}
+
+/// Whether a thread is stopped by a signal, or gone.
+fn is_stopped(task: &Path) -> bool {
+    let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+    // The state stands behind the name, which is in parentheses.
+    stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
 }
 
 /// The server ended before it was ready.

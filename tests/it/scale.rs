@@ -1,0 +1,68 @@
+//! 64 streams, 1,000 services, 1 % violating: every account balances and every episode is one row, on both stores and
+//! with one worker and two.
+
+use std::{env, time::Instant};
+
+use crate::support::{
+    figures::say,
+    server::Server,
+    stores::Store,
+    wait::alone,
+    workload::{Breach, Workload},
+};
+
+/// Reports of one run; 1,000,000 for the whole claim.
+fn n_reports() -> u64 {
+    env::var("GOPHERWATCH_IT_REPORTS").map_or(200_000, |n| n.parse().expect("a number of reports"))
+}
+
+fn work() -> Workload {
+    Workload::new(n_reports(), 1_000, 64, Breach::OneIn(100))
+}
+
+fn run(server: &Server, work: Workload) {
+    let began = Instant::now();
+    work.send_all(server);
+    let receipted = began.elapsed().as_secs_f64();
+    work.assert_stored(server);
+    let status = server.status();
+    assert_eq!(status["totals"]["services"], 1_000);
+    assert_eq!(status["balance"]["accepted"], work.n_reports());
+    let firing = work.rows().iter().filter(|(_, _, resolved_at, _)| resolved_at.is_none()).count();
+    assert_eq!(status["totals"]["firing"], firing);
+    assert_eq!(server.figure("gopherwatch_alerts_firing"), firing as f64);
+    say(&format!(
+        "{} reports receipted in {receipted:.2} s ({:.0}/s), {} rows, {:.2} s in all, {} MiB",
+        work.n_reports(),
+        work.n_reports() as f64 / receipted,
+        work.rows().len(),
+        began.elapsed().as_secs_f64(),
+        server.peak_mib()
+    ));
+}
+
+#[test]
+fn every_episode_of_64_streams_and_1000_services_is_one_row() {
+    let _alone = alone();
+    let mut n_parallel = 0.0;
+    for store in Store::BOTH {
+        for workers in [1, 2] {
+            say(&format!("{store:?}, {workers} workers"));
+            let server = store.setup().args(&format!("--workers {workers}")).start();
+            run(&server, work());
+            n_parallel += server.figure("gopherwatch_evaluate_parallel_turns_total");
+        }
+    }
+    say(&format!("{n_parallel} parallel turns"));
+    assert!(n_parallel > 0.0, "no turn was shared out over the rayon pool");
+}
+
+#[test]
+fn with_record_every_each_violating_report_of_them_is_one_row() {
+    let _alone = alone();
+    for store in Store::BOTH {
+        say(&format!("{store:?}, record every"));
+        let server = store.setup().args("--record every").start();
+        run(&server, Workload { every: true, ..work() });
+    }
+}
