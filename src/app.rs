@@ -189,6 +189,8 @@ impl App {
             stale_after: config.stale_after,
             forget_after: config.forget_after,
             n_helpers: config.n_workers,
+            max_batch: evaluate::MAX_BATCH,
+            parallel_from: evaluate::PARALLEL_FROM,
             max_forgotten: config.max_instances / config.n_workers / 16 + 1,
         };
         let lanes = evaluate::start(options, queues, (state.clone(), rules), entries.clone(), stats.clone(), log)?;

@@ -8,7 +8,7 @@ mod account;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -32,8 +32,8 @@ pub const MAX_CHUNK: usize = 512;
 const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Metrics that weigh as much as one report more, so that slots bound memory and not just counts.
 const METRICS_PER_SLOT: usize = 16;
-/// Room in a lane for turns that hold no slot: ticks, of which at most one waits.
-const SLOTLESS_TURNS: usize = 2;
+/// Room in a lane for turns that hold no slot: the one tick that may wait.
+const SLOTLESS_TURNS: usize = 1;
 
 /// One valid report, or the sign of life that a refused one still is.
 #[derive(Debug)]
@@ -111,8 +111,24 @@ pub enum Turn {
     Chunk(Box<Chunk>, OwnedSemaphorePermit),
     /// Journal how far these instances have come, then give the receipt.
     Barrier(Vec<Arc<InstanceKey>>, Receipt, OwnedSemaphorePermit),
-    /// Look who has been silent. It was due at this time.
-    Tick(Instant),
+    /// Look who has been silent. It was due at this time. The guard's end lets the next tick in.
+    Tick(Instant, TickPlace),
+}
+
+/// The place of the one tick that may be in a lane. More would take room that slots have promised (I3).
+#[derive(Debug)]
+pub struct TickPlace(Arc<AtomicBool>);
+
+impl TickPlace {
+    fn take(taken: &Arc<AtomicBool>) -> Option<Self> {
+        (!taken.swap(true, Ordering::Acquire)).then(|| Self(taken.clone()))
+    }
+}
+
+impl Drop for TickPlace {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// No slot came free in time.
@@ -141,6 +157,7 @@ struct Lane {
     slots: Arc<Semaphore>,
     capacity: usize,
     waiting: Arc<AtomicUsize>,
+    tick: Arc<AtomicBool>,
 }
 
 /// What a lane's thread takes turns from.
@@ -169,7 +186,7 @@ impl Dispatcher {
                 let (turns, queue) = bounded(capacity + SLOTLESS_TURNS);
                 let waiting = Arc::new(AtomicUsize::new(0));
                 let slots = Arc::new(Semaphore::new(capacity));
-                let lane = Lane { turns, slots, capacity, waiting: waiting.clone() };
+                let lane = Lane { turns, slots, capacity, waiting: waiting.clone(), tick: Arc::default() };
                 (lane, LaneQueue { turns: queue, waiting })
             })
             .unzip();
@@ -206,7 +223,10 @@ impl Dispatcher {
     /// Gives every lane a tick that was due at `due`. A lane whose last tick still waits needs no other.
     pub fn tick(&self, due: Instant) {
         for lane in &*self.lanes {
-            let _ = lane.turns.try_send(Turn::Tick(due));
+            if let Some(place) = TickPlace::take(&lane.tick) {
+                // A lane that has ended needs no tick.
+                let _ = Self::enqueue(lane, Turn::Tick(due, place));
+            }
         }
     }
 

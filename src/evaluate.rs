@@ -17,6 +17,8 @@ use crossbeam_channel::Sender;
 use rayon::ThreadPool;
 use slog::{Logger, warn};
 
+pub use batch::PARALLEL_FROM;
+
 use crate::{
     dispatch::{Chunk, LaneQueue, Receipt, Turn},
     journal::{Entry, Snapshot},
@@ -27,7 +29,7 @@ use crate::{
 };
 
 /// Most reports that one batch gathers from waiting turns. More would make the first of them wait longer for no gain.
-const MAX_BATCH: usize = 4_096;
+pub const MAX_BATCH: usize = 4_096;
 
 /// What lanes are told.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +40,10 @@ pub struct Options {
     pub forget_after: Duration,
     /// Threads of the pool that shares one large batch; 1: no sharing.
     pub n_helpers: usize,
+    /// Most reports of one batch, but for the turn that goes past it; [`MAX_BATCH`] unless this is being measured.
+    pub max_batch: usize,
+    /// Reports from which on a batch is shared; [`PARALLEL_FROM`] unless this is being measured.
+    pub parallel_from: usize,
     /// Most instances of which only the marks are kept, in one shard.
     pub max_forgotten: usize,
 }
@@ -95,7 +101,7 @@ impl Lane {
                 Turn::Chunk(chunk, slot) => {
                     let mut n_reports = chunk.items.len();
                     let (mut chunks, mut slots) = (vec![chunk], vec![slot]);
-                    while n_reports < MAX_BATCH {
+                    while n_reports < self.shared.options.max_batch {
                         match queue.turns.try_recv() {
                             Ok(Turn::Chunk(chunk, slot)) => {
                                 n_reports += chunk.items.len();
@@ -116,7 +122,10 @@ impl Lane {
                     self.barrier(&instances, receipt);
                     drop(slot);
                 }
-                Turn::Tick(due) => self.tick(due, queue.waiting.load(Ordering::Relaxed) > 0),
+                Turn::Tick(due, place) => {
+                    self.tick(due, queue.waiting.load(Ordering::Relaxed) > 0);
+                    drop(place);
+                }
             }
         }
     }
@@ -126,7 +135,8 @@ impl Lane {
         let Shared { state, stats, .. } = &self.shared;
         let rules = self.shared.rules.read().clone();
         let now = self.hearing.at(Instant::now());
-        let work = batch::Work { state, rules: &rules, chunks, now };
+        let parallel_from = self.shared.options.parallel_from;
+        let work = batch::Work { state, rules: &rules, chunks, now, parallel_from };
         let done = work.run(self.lane_idx, &self.shared.pool);
         stats.turns.inc_by(chunks.len() as u64);
         if done.parallel {
@@ -201,3 +211,6 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

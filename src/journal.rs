@@ -33,7 +33,8 @@ use crate::{
 };
 use file::File;
 
-/// Entries that may wait for a commit. Each is of one batch, so that this bounds the events in memory (I1).
+/// Entries that may wait for a commit, and most of one. Each is of one batch, so that this bounds the events in
+/// memory (I1).
 const MAX_WAITING_ENTRIES: usize = 64;
 /// Events of one commit, but for the entry that goes past it.
 const MAX_COMMIT_EVENTS: usize = 1_000;
@@ -195,7 +196,7 @@ impl Stage {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let mut n_events = entries.first().map_or(0, |entry| entry.events.len());
-            while n_events < MAX_COMMIT_EVENTS && !entries.is_empty() {
+            while n_events < MAX_COMMIT_EVENTS && (1..MAX_WAITING_ENTRIES).contains(&entries.len()) {
                 let Ok(entry) = input.try_recv() else { break };
                 n_events += entry.events.len();
                 entries.push(entry);

@@ -9,6 +9,7 @@ mod presence;
 mod view;
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     sync::{
         Arc,
@@ -110,7 +111,7 @@ impl State {
         for shard in &self.shards {
             alerts.extend(shard.read().values().flat_map(|i| i.firing.iter().map(|f| f.alert.clone())));
         }
-        alerts.sort_unstable_by(|a, b| (b.triggered_at, b.alert_id).cmp(&(a.triggered_at, a.alert_id)));
+        alerts.sort_unstable_by_key(|alert| Reverse((alert.triggered_at, alert.alert_id)));
         alerts
     }
 }

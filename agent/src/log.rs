@@ -80,10 +80,10 @@ pub fn chain(err: &dyn Error) -> String {
 fn json() -> slog_json::Json<io::Stderr> {
     slog_json::Json::new(io::stderr())
         .add_key_value(o!(
-            "msg" => PushFnValue(|record, ser| ser.emit(record.msg())),
+            "message" => PushFnValue(|record, ser| ser.emit(record.msg())),
             // slog-json's own default would print "WARN" and "CRIT".
             "level" => FnValue(|record| record.level().as_str()),
-            "ts" => FnValue(|_| jiff::Timestamp::now().to_string()),
+            "time" => FnValue(|_| jiff::Timestamp::now().to_string()),
         ))
         .build()
 }

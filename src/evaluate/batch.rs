@@ -26,7 +26,7 @@ use crate::{
 
 /// Reports from which on sharing a batch out pays: a report takes some 0.3 µs here, waking a helper some 20 µs
 /// (benches/README.md).
-const PARALLEL_FROM: usize = 512;
+pub const PARALLEL_FROM: usize = 512;
 
 /// A batch, and what it is held against.
 pub(super) struct Work<'a> {
@@ -34,6 +34,7 @@ pub(super) struct Work<'a> {
     pub(super) rules: &'a RuleSet,
     pub(super) chunks: &'a [Box<Chunk>],
     pub(super) now: Heard,
+    pub(super) parallel_from: usize,
 }
 
 /// What came of a batch.
@@ -73,7 +74,7 @@ impl Work<'_> {
             }
         }
         let touched = || shards.iter().zip(&positions).filter(|(_, positions)| !positions.is_empty());
-        let parallel = n_items >= PARALLEL_FROM && pool.current_num_threads() > 1 && touched().nth(1).is_some();
+        let parallel = n_items >= self.parallel_from && pool.current_num_threads() > 1 && touched().nth(1).is_some();
         let parts: Vec<Part> = if parallel {
             let mut locked: Vec<_> = touched().map(|(shard, positions)| (shard.write(), positions)).collect();
             let work: Vec<_> = locked.iter_mut().map(|(shard, positions)| (&mut **shard, *positions)).collect();
@@ -124,7 +125,11 @@ impl Work<'_> {
             *part.done.rejected.entry(why).or_default() += 1;
         };
         let instance = match shard.get_mut(&item.key) {
-            Some(instance) if instance.is_shown() || self.state.try_add_instance() => instance,
+            Some(instance) if instance.is_shown() => instance,
+            Some(instance) if self.state.try_add_instance() => {
+                instance.come_back(self.now);
+                instance
+            }
             None if self.state.try_add_instance() => {
                 let fresh = InstanceState::new(item.key.clone(), self.rules.applicable(&item.key), self.now);
                 shard.entry(item.key.clone()).or_insert(fresh)

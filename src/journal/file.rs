@@ -187,6 +187,7 @@ impl File {
             let now = now_millis();
             for event in entries.iter().flat_map(|entry| &entry.events) {
                 seq += 1;
+                first = first.min(seq);
                 add.execute(params![seq, now, record::encode_event(event)])?;
             }
             let mut save = transaction

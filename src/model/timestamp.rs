@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn times_print_as_rfc_3339_in_utc_with_microseconds() {
         let time = Timestamp::from_nanos(1_795_401_565_000_001_999);
-        assert_eq!(time.to_string(), "2026-11-23T01:59:25.000001Z");
+        assert_eq!(time.to_string(), "2026-11-23T02:39:25.000001Z");
         assert_eq!(Timestamp::from_nanos(-1).to_string(), "1969-12-31T23:59:59.999999Z");
     }
 

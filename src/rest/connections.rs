@@ -125,8 +125,9 @@ impl Peer {
             };
             match quiet_for {
                 Some(quiet_for) if quiet_for >= limit => return,
-                Some(quiet_for) => sleep(limit - quiet_for).await,
-                None => sleep(limit).await,
+                // The first request changes the limit, so that no nap is longer than what it changes to.
+                Some(quiet_for) => sleep((limit - quiet_for).min(idle)).await,
+                None => sleep(idle).await,
             }
         }
     }

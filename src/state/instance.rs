@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Heard, Marks, Presence, Silence};
 use crate::{
-    model::{Event, EventKind, InstanceKey, Name, Timestamp},
+    model::{Event, EventKind, InstanceKey, Name, ResolveReason, Timestamp},
     rules::{Change, Firing},
 };
 
@@ -95,8 +95,14 @@ impl InstanceState {
         self.unsaved = true;
     }
 
+    /// A forgotten instance is heard of again: all but its marks begins anew.
+    pub fn come_back(&mut self, now: Heard) {
+        self.presence = Presence::Present;
+        self.silence = Silence::starting(now);
+    }
+
     /// Forgets all but the marks; returns the events that resolve its alerts.
-    pub fn forget(&mut self, now: Timestamp, heard: Heard, why: crate::model::ResolveReason) -> Vec<Event> {
+    pub fn forget(&mut self, now: Timestamp, heard: Heard, why: ResolveReason) -> Vec<Event> {
         let firing = std::mem::take(&mut self.firing);
         self.metrics = Vec::new();
         self.presence = Presence::Forgotten(heard);

@@ -259,3 +259,56 @@ impl fmt::Debug for SqliteStore {
         f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::Severity,
+        store::{AlertState, Cursor},
+    };
+
+    /// With the row comparison that stood here before, SQLite stepped over all rows of the cursor's time.
+    #[test]
+    fn each_filter_alone_is_a_range_of_its_index_and_needs_no_sorting() {
+        let mut conn = Connection::open_in_memory().expect("memory");
+        schema::create(&mut conn).expect("a schema");
+        let any = HistoryQuery {
+            after: Some(Cursor { triggered_at: Timestamp::from_micros(5), id: 5 }),
+            limit: 10,
+            ..HistoryQuery::default()
+        };
+        let name = || Some("x".to_owned());
+        let queries = [
+            (any.clone(), "idx_time (triggered_at"),
+            (HistoryQuery { service: name(), ..any.clone() }, "idx_service_time (service_name=? AND triggered_at"),
+            (HistoryQuery { instance: name(), ..any.clone() }, "idx_instance_time (instance=? AND triggered_at"),
+            (HistoryQuery { metric: name(), ..any.clone() }, "idx_metric_time (metric=? AND triggered_at"),
+            (HistoryQuery { rule: name(), ..any.clone() }, "idx_rule_time (rule_name=? AND triggered_at"),
+            (
+                HistoryQuery { severity: Some(Severity::Info), ..any.clone() },
+                "idx_severity_time (severity=? AND triggered_at",
+            ),
+            (
+                HistoryQuery { state: Some(AlertState::Firing), ..any.clone() },
+                "idx_firing_time (firing=? AND triggered_at",
+            ),
+            (
+                HistoryQuery { state: Some(AlertState::Resolved), ..any.clone() },
+                "idx_firing_time (firing=? AND triggered_at",
+            ),
+        ];
+        for (query, range) in queries {
+            for (step, end) in select::steps(&query).zip(["=? AND id<?)", "<?)"]) {
+                let (sql, args) = select::statement(&query, step, 10, Dialect::Sqlite);
+                let plan: String = conn
+                    .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+                    .and_then(|mut explain| {
+                        explain.query_map(params_from_iter(&args), |row| row.get::<_, String>(3))?.collect()
+                    })
+                    .expect("a plan");
+                assert_eq!(plan, format!("SEARCH alerts USING INDEX {range}{end}"));
+            }
+        }
+    }
+}

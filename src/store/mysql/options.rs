@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn tls(url: &str) -> bool {
-        MySqlOptions::from_url(url).unwrap().opts.get_ssl_opts().is_some()
+        MySqlOptions::from_url(url).expect(url).opts.get_ssl_opts().is_some()
     }
 
     #[test]
@@ -178,14 +178,15 @@ mod tests {
 
     #[test]
     fn passwords_are_decoded_from_a_url_taken_as_they_are_from_parts_and_never_shown() {
-        let from_url = MySqlOptions::from_url("mysql://gw:p%40ss%2Fw%3F%23@localhost:3307/alerts").unwrap();
-        let from_parts = MySqlOptions::from_parts("localhost", 3307, "gw", "p@ss/w?#", "alerts").unwrap();
+        let from_url =
+            MySqlOptions::from_url("mysql://gw:p%40ss%2Fw%3F%23@localhost:3307/alerts").expect("a whole URL");
+        let from_parts = MySqlOptions::from_parts("localhost", 3307, "gw", "p@ss/w?#", "alerts").expect("all parts");
         for options in [from_url, from_parts] {
             assert_eq!(options.opts.get_pass(), Some("p@ss/w?#"));
             assert_eq!(options.to_string(), "mysql at localhost:3307/alerts");
             assert!(!format!("{options:?}").contains("ss"), "{options:?}");
         }
-        let v6 = MySqlOptions::from_parts("::1", 3306, "", "", "alerts").unwrap();
+        let v6 = MySqlOptions::from_parts("::1", 3306, "", "", "alerts").expect("all parts");
         assert!(v6.opts.get_ssl_opts().is_none());
     }
 

@@ -153,7 +153,7 @@ mod tests {
     fn ours() -> Vec<Found> {
         columns()
             .map(|part| {
-                let type_name = part.definition.split_whitespace().nth(1).unwrap();
+                let type_name = part.definition.split_whitespace().nth(1).expect("a type");
                 let unsigned = if part.definition.contains("UNSIGNED") { " unsigned" } else { "" };
                 found(part.name, &format!("{type_name}{unsigned}"), "utf8mb4_bin")
             })
@@ -189,7 +189,7 @@ mod tests {
         columns.retain(|column| column.name != "version");
         columns[3].type_name = "float".to_owned();
         columns[1].collation = "utf8mb4_general_ci".to_owned();
-        let statement = alter_table(&columns, &["alert_id".to_owned()]).unwrap();
+        let statement = alter_table(&columns, &["alert_id".to_owned()]).expect("a change");
         assert!(statement.starts_with("ALTER TABLE alerts MODIFY COLUMN service_name VARCHAR(255)"), "{statement}");
         assert!(statement.contains("MODIFY COLUMN metric_value DOUBLE NOT NULL"), "{statement}");
         assert!(statement.contains("ADD COLUMN version INT UNSIGNED NOT NULL DEFAULT 0"), "{statement}");

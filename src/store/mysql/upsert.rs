@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn the_version_is_assigned_last_and_the_key_and_first_time_never() {
         let update = statement(2);
-        let (_, update) = update.split_once("ON DUPLICATE KEY UPDATE ").unwrap();
+        let (_, update) = update.split_once("ON DUPLICATE KEY UPDATE ").expect("an upsert");
         assert!(update.ends_with(", version = IF(VALUES(version) > version, VALUES(version), version)"));
         assert!(!update.contains("alert_id =") && !update.contains("stored_at"));
     }

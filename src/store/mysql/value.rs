@@ -106,7 +106,7 @@ mod tests {
         for nanos in [1_795_401_565_000_001_999, 1_000_000_000, 2_147_483_647_999_999_000, 951_782_400_123_456_000] {
             let time = Timestamp::from_nanos(nanos);
             let mut columns = Columns(vec![super::time(time)].into_iter());
-            assert_eq!(columns.time().unwrap(), Some(Timestamp::from_micros(time.as_micros())));
+            assert_eq!(columns.time().ok().flatten(), Some(Timestamp::from_micros(time.as_micros())));
         }
         assert_eq!(
             super::time(Timestamp::from_nanos(1_795_401_565_000_001_999)),

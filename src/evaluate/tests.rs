@@ -1,0 +1,241 @@
+//! Lanes run for real here; the test stands in for ingest and for the journal.
+
+use std::collections::BTreeMap;
+
+use crossbeam_channel::{Receiver, bounded};
+use parking_lot::RwLock;
+use slog::{Discard, o};
+
+use super::*;
+use crate::{
+    dispatch::{self, Dispatcher, Item, Report, StreamAccount},
+    model::{Event, EventKind, ResolveReason},
+    rules::RuleSet,
+    state::{Heard, Presence, Status},
+};
+
+struct Fixture {
+    state: Arc<State>,
+    rules: SharedRules,
+    stats: Arc<Stats>,
+    dispatcher: Option<Dispatcher>,
+    lanes: Vec<JoinHandle<()>>,
+    journal: Receiver<Entry>,
+    runtime: tokio::runtime::Runtime,
+}
+
+const OPTIONS: Options =
+    Options { stale_after: None, forget_after: Duration::from_secs(86_400), n_helpers: 2, max_forgotten: 10 };
+
+impl Fixture {
+    fn new(n_lanes: usize) -> Self {
+        let stats = Arc::new(Stats::new());
+        let state = Arc::new(State::new(n_lanes, 1_000));
+        let rules = Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None))));
+        let (dispatcher, queues) =
+            Dispatcher::new(dispatch::Options { n_lanes, queue_reports: 1 << 20 }, stats.clone());
+        // The test reads it only after the lanes have ended: room for all they can say.
+        let (entries, journal) = bounded(100_000);
+        let log = Logger::root(Discard, o!());
+        let lanes = start(OPTIONS, queues, (state.clone(), rules.clone()), entries, stats.clone(), &log);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        Self {
+            state,
+            rules,
+            stats,
+            dispatcher: Some(dispatcher),
+            lanes: lanes.expect("threads"),
+            journal,
+            runtime: runtime.expect("a runtime"),
+        }
+    }
+
+    /// Sends these reports of cpu_percent on one stream; returns its account.
+    fn send(&self, epoch: u64, reports: &[(&Arc<InstanceKey>, u64, f64)]) -> Arc<StreamAccount> {
+        let account = Arc::new(StreamAccount::new(epoch, None));
+        let dispatcher = self.dispatcher.as_ref().expect("not ended yet");
+        for (n, part) in reports.chunks(dispatch::MAX_CHUNK).enumerate() {
+            let mut by_lane: BTreeMap<usize, Vec<Item>> = BTreeMap::new();
+            for (idx, (key, sequence, value)) in part.iter().enumerate() {
+                let report = Report {
+                    metrics: [("cpu_percent".into(), *value)].into_iter().collect(),
+                    at: Timestamp::from_nanos(*sequence as i64 * 1_000_000_000),
+                    wire_time: *sequence * 1_000_000_000,
+                    sequence: *sequence,
+                    leaving: value.is_sign_negative(),
+                };
+                let place = (n * dispatch::MAX_CHUNK + idx) as u64;
+                let item = Item { key: Arc::clone(key), place, report: Some(report) };
+                by_lane.entry(self.state.lane_of(key)).or_default().push(item);
+            }
+            for (lane_idx, items) in by_lane {
+                let (received_at, arrived) = (Timestamp::now(), Instant::now());
+                let chunk = Box::new(Chunk { items, stream: account.clone(), received_at, arrived });
+                self.runtime.block_on(dispatcher.dispatch(lane_idx, chunk)).expect("room");
+            }
+        }
+        account
+    }
+
+    /// Ends the lanes; returns every event that reached the journal.
+    fn end(&mut self) -> Vec<Event> {
+        self.dispatcher = None;
+        self.lanes.drain(..).for_each(|lane| lane.join().expect("no lane panics"));
+        assert_eq!(self.stats.queued.get(), 0, "every report is decided (I4)");
+        self.journal.try_iter().flat_map(|entry| entry.events).collect()
+    }
+}
+
+fn key(name: &str) -> Arc<InstanceKey> {
+    Arc::new(InstanceKey::new(name, "a"))
+}
+
+#[test]
+fn an_instances_events_come_in_the_order_of_its_reports_however_the_work_is_shared() {
+    let keys: Vec<_> = (0..40).map(|n| key(&format!("service-{n}"))).collect();
+    // Each instance goes over and under the threshold by turns: every report is an event.
+    let reports: Vec<_> = (1..=500)
+        .flat_map(|sequence| keys.iter().map(move |key| (key, sequence, if sequence % 2 == 1 { 95.0 } else { 5.0 })))
+        .collect();
+    let mut seen = Vec::new();
+    for n_lanes in [1, 2] {
+        let mut fixture = Fixture::new(n_lanes);
+        let account = fixture.send(1, &reports);
+        let events = fixture.end();
+        assert_eq!(account.summary().accepted, reports.len() as u64);
+        assert_eq!(account.summary().alerts_raised, reports.len() as u64 / 2);
+        let mut by_instance: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for event in events {
+            by_instance.entry(event.alert.key.clone()).or_default().push((event.kind, event.alert.alert_id));
+        }
+        assert_eq!(by_instance.len(), keys.len());
+        for events in by_instance.values() {
+            assert_eq!(events.len(), 500);
+            for pair in events.chunks(2) {
+                assert_eq!((pair[0].0, pair[1].0), (EventKind::Raise, EventKind::Resolve));
+                assert_eq!(pair[0].1, pair[1].1, "a resolve follows its own raise");
+            }
+        }
+        seen.push(by_instance);
+    }
+    assert_eq!(seen[0], seen[1], "the number of lanes changes nothing");
+}
+
+#[test]
+fn a_report_that_makes_evaluation_panic_is_refused_alone_and_not_taken_again() {
+    let mut fixture = Fixture::new(1);
+    let (bad, good) = (key("bad"), key("good"));
+    fixture.send(1, &[(&bad, 1, 5.0)]);
+    while fixture.stats.queued.get() > 0 {
+        thread::yield_now();
+    }
+    // The instance remembers places of rules that are gone: a fault that no reload makes, and that must not end a lane.
+    *fixture.rules.write() = Arc::new(RuleSet { rules: Vec::new(), source: "test".to_owned() });
+    let second = fixture.send(1, &[(&bad, 2, 5.0), (&good, 1, 5.0), (&bad, 2, 5.0)]);
+    let events = fixture.end();
+    let summary = second.summary();
+    assert_eq!((summary.accepted, summary.rejected, summary.duplicates), (1, 1, 1));
+    assert_eq!(fixture.stats.evaluate_panics.get(), 1);
+    assert!(events.is_empty());
+}
+
+#[test]
+fn one_instance_too_many_is_refused_and_those_known_are_not() {
+    let mut fixture = Fixture::new(2);
+    let keys: Vec<_> = (0..1_001).map(|n| key(&format!("service-{n}"))).collect();
+    let all: Vec<_> = keys.iter().map(|key| (key, 1, 5.0)).collect();
+    let account = fixture.send(1, &all);
+    let again: Vec<_> = keys.iter().map(|key| (key, 2, 5.0)).collect();
+    let second = fixture.send(1, &again);
+    fixture.end();
+    assert_eq!((account.summary().accepted, account.summary().rejected), (1_000, 1));
+    assert_eq!((second.summary().accepted, second.summary().rejected), (1_000, 1));
+    assert_eq!(fixture.state.n_instances(), 1_000);
+}
+
+/// What a look at the lane of `key`, `seconds` after the start, does.
+fn look(fixture: &Fixture, options: Options, start: Instant, seconds: u64) -> tick::Done {
+    let rules = fixture.rules.read().clone();
+    let heard: Heard = Hearing::starting(start).at(start + Duration::from_secs(seconds));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
+    tick::Look { state: &fixture.state, rules: &rules, options: &options, heard, now: Timestamp::now() }.run(0, &pool)
+}
+
+#[test]
+fn silence_is_raised_once_an_instance_that_used_to_report_stops() {
+    let mut fixture = Fixture::new(1);
+    let web = key("web");
+    fixture.send(1, &[(&web, 1, 95.0)]);
+    fixture.end();
+    let start = Instant::now();
+    arm(&fixture, &web, start);
+    assert_eq!(look(&fixture, OPTIONS, start, 12 + 29).n_raised, 0);
+    let done = look(&fixture, OPTIONS, start, 12 + 30);
+    let raised = &done.events[0].alert;
+    assert_eq!((done.n_raised, &*raised.metric, raised.value), (1, "absent", 30.0));
+    assert_eq!(look(&fixture, OPTIONS, start, 12 + 31).n_raised, 0, "it fires already");
+    let view = &fixture.state.view(|_| true)[0];
+    assert!(view.stale, "and the alert that fired before goes on firing: no evidence, no resolve");
+    assert_eq!((view.status, view.firing.len()), (Status::Critical, 2));
+}
+
+/// Three reports over twelve seconds.
+fn arm(fixture: &Fixture, key: &Arc<InstanceKey>, start: Instant) {
+    let hearing = Hearing::starting(start);
+    let mut shard = fixture.state.shards_of_lane(0)[State::shard_in_lane(key)].write();
+    let instance = shard.get_mut(key).expect("known");
+    instance.silence = crate::state::Silence::starting(hearing.at(start));
+    for seconds in [0, 6, 12] {
+        instance.silence.heard_report(hearing.at(start + Duration::from_secs(seconds)));
+    }
+}
+
+#[test]
+fn an_instance_that_left_is_not_silent_and_is_forgotten_after_ten_minutes() {
+    let mut fixture = Fixture::new(1);
+    let web = key("web");
+    fixture.send(1, &[(&web, 1, 95.0), (&web, 2, -1.0), (&web, 3, 95.0), (&web, 4, -1.0)]);
+    let n_before = fixture.end().len();
+    assert_eq!(n_before, 4);
+    let start = Instant::now();
+    arm(&fixture, &web, start);
+    {
+        let mut shard = fixture.state.shards_of_lane(0)[State::shard_in_lane(&web)].write();
+        shard.get_mut(&web).expect("known").presence = Presence::Left(Heard::default());
+    }
+    assert_eq!(look(&fixture, OPTIONS, start, 599).events.len(), 0);
+    assert_eq!(fixture.state.view(|_| true)[0].status, Status::Left);
+    let done = look(&fixture, OPTIONS, start, 600);
+    assert_eq!((done.events.len(), done.snapshots.len()), (0, 1));
+    assert_eq!((fixture.state.view(|_| true).len(), fixture.state.n_instances()), (0, 0));
+}
+
+#[test]
+fn an_instance_silent_for_long_is_forgotten_and_its_alerts_resolve() {
+    let mut fixture = Fixture::new(1);
+    let web = key("web");
+    fixture.send(1, &[(&web, 1, 95.0)]);
+    fixture.end();
+    let options = Options { forget_after: Duration::from_secs(100), ..OPTIONS };
+    let done = look(&fixture, options, Instant::now(), 3_600);
+    let resolved = &done.events[0].alert;
+    assert_eq!((done.firing_delta, resolved.resolve_reason), (-1, Some(ResolveReason::Forgotten)));
+    assert!(fixture.state.active_alerts().is_empty());
+}
+
+#[test]
+fn an_instance_that_comes_back_is_armed_anew_and_keeps_its_marks() {
+    let mut fixture = Fixture::new(1);
+    let web = key("web");
+    fixture.send(1, &[(&web, 5, 5.0)]);
+    let options = Options { forget_after: Duration::from_secs(100), ..OPTIONS };
+    while fixture.stats.queued.get() > 0 {
+        thread::yield_now();
+    }
+    look(&fixture, options, Instant::now(), 3_600);
+    assert_eq!(fixture.state.n_instances(), 0);
+    let again = fixture.send(1, &[(&web, 5, 5.0), (&web, 6, 5.0)]);
+    fixture.end();
+    assert_eq!((again.summary().duplicates, again.summary().accepted), (1, 1));
+    assert_eq!((fixture.state.n_instances(), fixture.state.view(|_| true).len()), (1, 1));
+}
