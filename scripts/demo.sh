@@ -129,7 +129,9 @@ done
 
 echo
 echo "The end: $raised breaches raised, $resolved resolved, $silent silent agent missed."
-[ -n "$first_breach" ] && [ "$first_breach" -le 10000 ] || fail "there was no breach within 10 s"
+if [ -z "$first_breach" ] || [ "$first_breach" -gt 10000 ]; then
+    fail "there was no breach within 10 s"
+fi
 [ "$resolved" -gt 0 ] || fail "nothing was resolved"
 if [ "$seconds" -ge $((kill_at + 45)) ]; then
     [ "$silent" -gt 0 ] || fail "the killed agent was not missed"
