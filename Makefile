@@ -14,15 +14,15 @@ ARGS ?=
 # a signal to make reaches the program and nothing between.
 .PHONY: run-server
 run-server: build ## Build, then run the server; flags in ARGS="..."; needs no database and no .env
-	exec "$(TARGET_DIR)/release/gopherwatch-server" $(ARGS)
+	@exec "$(TARGET_DIR)/release/gopherwatch-server" $(ARGS)
 
 .PHONY: run-agent
 run-agent: build ## Build, then report this host to the server; flags in ARGS="..."
-	exec "$(TARGET_DIR)/release/gopherwatch-agent" $(ARGS)
+	@exec "$(TARGET_DIR)/release/gopherwatch-agent" $(ARGS)
 
 .PHONY: demo
 demo: build ## Two minutes with invented services: breaches, resolves, a killed agent; own ports, temporary data
-	exec env BIN_DIR="$(TARGET_DIR)/release" scripts/demo.sh
+	@exec env BIN_DIR="$(TARGET_DIR)/release" scripts/demo.sh
 
 .PHONY: build
 build: ## Build server and agent, optimised, into target/release

@@ -95,7 +95,8 @@ END
 
 began=$(now_ms)
 start fleet "$bin_dir/gopherwatch-agent" --server "$grpc" --simulate "$services" --instance demo
-start doomed "$bin_dir/gopherwatch-agent" --server "$grpc" --service this-machine --instance doomed
+# A second replica of the first service, at the speed of real days: quiet until it is killed.
+start doomed "$bin_dir/gopherwatch-agent" --server "$grpc" --simulate 1 --simulate-speed 1 --instance doomed
 
 raised=0 resolved=0 silent=0 first_breach=
 exec 3<server.log
@@ -109,8 +110,7 @@ while elapsed=$(($(now_ms) - began)) && [ "$elapsed" -lt $((seconds * 1000)) ]; 
                     say "         that is the killed agent: an orderly stop would have said goodbye and raised nothing"
                 else
                     raised=$((raised + 1))
-                    # This machine may be busy in earnest: only the invented services are the demo's own.
-                    [ "$(field "$line" instance)" = doomed ] || first_breach=${first_breach:-$elapsed}
+                    first_breach=${first_breach:-$elapsed}
                 fi
                 ;;
             *'"message":"alert resolved"'*)
@@ -121,7 +121,7 @@ while elapsed=$(($(now_ms) - began)) && [ "$elapsed" -lt $((seconds * 1000)) ]; 
     done
     if [ -n "${pids[doomed]:-}" ] && [ "$elapsed" -ge $((kill_at * 1000)) ]; then
         stop KILL doomed
-        say "-------- killed the agent of this-machine with kill -9; after 30 s of silence it is stale, and missed"
+        say "-------- killed the agent of checkout/doomed with kill -9; after 30 s of silence it is stale, and missed"
     fi
     kill -0 "${pids[server]}" 2>/dev/null || fail "the server ended"
     sleep 0.1
@@ -129,7 +129,9 @@ done
 
 echo
 echo "The end: $raised breaches raised, $resolved resolved, $silent silent agent missed."
-[ -n "$first_breach" ] && [ "$first_breach" -le 10000 ] || fail "there was no breach within 10 s"
+if [ -z "$first_breach" ] || [ "$first_breach" -gt 10000 ]; then
+    fail "there was no breach within 10 s"
+fi
 [ "$resolved" -gt 0 ] || fail "nothing was resolved"
 if [ "$seconds" -ge $((kill_at + 45)) ]; then
     [ "$silent" -gt 0 ] || fail "the killed agent was not missed"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What our dependencies may be: licences, bans and sources (deny.toml), known vulnerabilities, and none unused.
 set -euo pipefail
+PATH="${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin:$PATH"
 
 # Building these takes minutes, once: cargo keeps them in its own bin directory.
 need_cargo_tool() { # NAME VERSION
@@ -10,7 +11,6 @@ need_cargo_tool() { # NAME VERSION
 }
 need_cargo_tool cargo-deny ^0.20
 need_cargo_tool cargo-machete ^0.9
-PATH="${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin:$PATH"
 
 # cargo-deny looks at the dependencies of every platform, and a build fetches those of this one alone.
 cargo fetch --locked --quiet

@@ -28,4 +28,4 @@ echo "|---|---|---|"
         next
     }
     flag != "" { text = text " " $0 }
-    END { row() }' | grep -v -e '`--help`' -e '`--version`'
+    END { row() }' | grep -vE '^. .--(help|version). '
