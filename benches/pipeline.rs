@@ -268,6 +268,7 @@ fn config(data_dir: &std::path::Path) -> Config {
         rules: RuleSet::built_in(None),
         data_dir: data_dir.to_owned(),
         n_workers: 2,
+        n_helpers: 2,
         queue_reports: 65_536,
         retention: None,
         stale_after: None,

@@ -201,7 +201,7 @@ impl App {
         let options = evaluate::Options {
             stale_after: config.stale_after,
             forget_after: config.forget_after,
-            n_helpers: config.n_workers,
+            n_helpers: config.n_helpers,
             max_batch: evaluate::MAX_BATCH,
             parallel_from: evaluate::PARALLEL_FROM,
             max_forgotten: config.max_instances / config.n_workers / 16 + 1,

@@ -53,6 +53,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Lanes.
     pub n_workers: usize,
+    /// Threads that share a lane's large batches: one per core, so that a few lanes can use them all.
+    pub n_helpers: usize,
     /// Reports that may wait in all lanes together.
     pub queue_reports: usize,
     /// How long resolved alerts are kept; `None`: for ever.
@@ -114,6 +116,7 @@ impl Config {
             rules: rules(args.config.as_deref(), args.record)?,
             data_dir: args.data_dir,
             n_workers: args.workers,
+            n_helpers: args::cores(),
             queue_reports: args.queue_reports,
             retention: args.retention.or(default_retention),
             stale_after: args.stale_after,

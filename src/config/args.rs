@@ -84,7 +84,8 @@ pub struct Args {
     pub(super) insecure: bool,
 }
 
-fn cores() -> usize {
+/// Cores that this process may use.
+pub(super) fn cores() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
