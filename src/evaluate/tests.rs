@@ -24,8 +24,14 @@ struct Fixture {
     runtime: tokio::runtime::Runtime,
 }
 
-const OPTIONS: Options =
-    Options { stale_after: None, forget_after: Duration::from_secs(86_400), n_helpers: 2, max_forgotten: 10 };
+const OPTIONS: Options = Options {
+    stale_after: None,
+    forget_after: Duration::from_secs(86_400),
+    n_helpers: 2,
+    max_forgotten: 10,
+    max_batch: MAX_BATCH,
+    parallel_from: PARALLEL_FROM,
+};
 
 impl Fixture {
     fn new(n_lanes: usize) -> Self {
