@@ -24,9 +24,9 @@ use crate::{
     state::{Heard, InstanceState, Numbering, Presence, Shard, State},
 };
 
-/// Reports from which on sharing a batch out pays. A lane alone takes some 0.45 µs a report, and handing a batch to the
-/// pool and waiting for it costs 30 to 100 µs, so that two cores are even at about 512 and gain a third at 1,024
-/// (`cargo bench --bench pipeline share`, benches/README.md). A flooded server's lanes gather such batches by themselves.
+/// Reports from which on sharing a batch out pays. A lane alone takes some 0.5 µs a report, and handing a batch to the
+/// pool and waiting for it costs some 40 µs: on two cores that was even between 256 and 512, and a gain from 1,024 on
+/// (`cargo bench --bench pipeline share`, benches/README.md). The lanes of a flooded server gather such batches.
 pub const PARALLEL_FROM: usize = 1_024;
 
 /// A batch, and what it is held against.
