@@ -31,7 +31,6 @@ build: ## Build server and agent, optimised, into target/release
 .PHONY: test
 test: ## Run every test; installs MariaDB first when it is missing and may be installed
 	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
-	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked
 
 .PHONY: bench
