@@ -134,7 +134,7 @@ fn drain(format: Format) -> Arc<dyn SendSyncRefUnwindSafeDrain<Ok = (), Err = Ne
         }
         Format::Text => {
             let lines = slog_term::PlainSyncDecorator::new(out);
-            Arc::new(slog_term::FullFormat::new(lines).use_custom_header_print(header).build().ignore_res())
+            Arc::new(slog_term::FullFormat::new(lines).use_original_order().use_custom_header_print(header).build().ignore_res())
         }
     }
 }

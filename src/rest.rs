@@ -136,7 +136,7 @@ pub fn start(listener: TcpListener, context: Context, options: Options, log: Log
     let front = Arc::new(Front::new(routes, &options, log.clone()));
     let connections = Arc::new(Connections::new(options.max_connections));
     let stop = CancellationToken::new();
-    let (finished, stopped) = mpsc::channel();
+    let (finished, stopped) = mpsc::sync_channel(1);
     let serving = accept::run(listener, front, connections, options, stop.clone(), log.clone());
     runtime.spawn(async move {
         serving.await;

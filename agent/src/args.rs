@@ -31,7 +31,7 @@ struct Cli {
     #[arg(long, env = "GOPHERWATCH_SERVER", global = true, default_value = "http://127.0.0.1:50051", value_parser = server)]
     server: Uri,
 
-    /// The service that the reports are about [default: this host's name]
+    /// The service that the reports are about [default: this host's name; `send` has none]
     #[arg(long, env = "GOPHERWATCH_SERVICE", global = true, value_name = "NAME", value_parser = name)]
     service: Option<String>,
 

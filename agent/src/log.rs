@@ -48,7 +48,8 @@ pub fn build(options: &Options) -> (Logger, AsyncGuard) {
         Format::Json => background(json()),
         Format::Text => {
             let decorator = slog_term::TermDecorator::new().stderr().build();
-            background(slog_term::FullFormat::new(decorator).use_utc_timestamp().build())
+            let now = |line: &mut dyn io::Write| write!(line, "{:.6}", jiff::Timestamp::now());
+            background(slog_term::FullFormat::new(decorator).use_original_order().use_custom_timestamp(now).build())
         }
     };
     let level = match options.level {
@@ -83,7 +84,7 @@ fn json() -> slog_json::Json<io::Stderr> {
             "message" => PushFnValue(|record, ser| ser.emit(record.msg())),
             // slog-json's own default would print "WARN" and "CRIT".
             "level" => FnValue(|record| record.level().as_str()),
-            "time" => FnValue(|_| jiff::Timestamp::now().to_string()),
+            "time" => FnValue(|_| format!("{:.6}", jiff::Timestamp::now())),
         ))
         .build()
 }
