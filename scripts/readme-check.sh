@@ -82,11 +82,10 @@ normalise() {
     sed -E \
         -e 's/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/ID/g' \
         -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+Z?/TIME/g' \
-        -e 's/^[A-Z][a-z]{2} [ 0-9][0-9] [0-9:.]{12}/TIME/' \
         -e 's/[0-9]+(\.[0-9]+)? ms/N ms/g' \
         -e 's/"id":[0-9]+/"id":N/g' \
         -e 's/(workers|epoch|peer): [^,]*/\1: N/g' \
-        -e 's/(started, .*instance: ).*/\1HOST/' \
+        -e 's/(started, service: )[^,]*(, instance: )[^,]*/\1HOST\2HOST/' \
         -e "s#$tmp/data[0-9]*#./data#g" \
         -e "s/127\.0\.0\.1:$db_port/127.0.0.1:3306/g"
 }
@@ -197,7 +196,7 @@ server=$PWD/target/release/gopherwatch-server
 start example env -u GOPHERWATCH_DATA_DIR -C "$tmp/examples" "$server" --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0
 await 20 example grep -q 'INFO     ready' "$tmp/example.out" ||
     fail "gopherwatch.toml or .env.example is no valid file:" "$tmp/example.out"
-grep -q "rules_from: gopherwatch.toml, rules: $n_rules," "$tmp/example.out" ||
+grep -q "rules: $n_rules, rules_from: gopherwatch.toml" "$tmp/example.out" ||
     fail "the server did not take the $n_rules rules of gopherwatch.toml:" "$tmp/example.out"
 stop example
 

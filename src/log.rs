@@ -79,32 +79,32 @@ struct Facts<'a>(&'a Alert);
 impl KV for Facts<'_> {
     fn serialize(&self, _: &Record<'_>, s: &mut dyn Serializer) -> slog::Result {
         let alert = self.0;
-        s.emit_arguments("alert_id", &format_args!("{}", alert.alert_id))?;
-        s.emit_str("service", alert.key.service())?;
-        s.emit_str("instance", alert.key.instance())?;
-        s.emit_str("rule", &alert.rule)?;
-        s.emit_str("severity", alert.severity.as_str())?;
-        s.emit_str("metric", &alert.metric)?;
-        s.emit_f64("value", alert.value)?;
-        if let Some(threshold) = alert.threshold {
-            s.emit_f64("threshold", threshold)?;
-        }
-        s.emit_str("summary", &alert.summary)?;
-        s.emit_arguments("triggered_at", &format_args!("{}", alert.triggered_at))?;
-        s.emit_arguments("received_at", &format_args!("{}", alert.received_at))?;
-        if alert.late {
-            s.emit_bool("late", true)?;
-        }
-        if let (Some(at), Some(why)) = (alert.resolved_at, alert.resolve_reason) {
-            s.emit_arguments("resolved_at", &format_args!("{at}"))?;
-            s.emit_str("resolve_reason", why.as_str())?;
-            s.emit_f64("last_value", alert.last_value)?;
-        }
+        // Last first, as slog hands over keys: the text format turns them round.
         if !alert.labels.is_empty() {
             let labels: Vec<String> = alert.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
             s.emit_str("labels", &labels.join(","))?;
         }
-        Ok(())
+        if let (Some(at), Some(why)) = (alert.resolved_at, alert.resolve_reason) {
+            s.emit_f64("last_value", alert.last_value)?;
+            s.emit_str("resolve_reason", why.as_str())?;
+            s.emit_arguments("resolved_at", &format_args!("{at}"))?;
+        }
+        if alert.late {
+            s.emit_bool("late", true)?;
+        }
+        s.emit_arguments("received_at", &format_args!("{}", alert.received_at))?;
+        s.emit_arguments("triggered_at", &format_args!("{}", alert.triggered_at))?;
+        s.emit_str("summary", &alert.summary)?;
+        if let Some(threshold) = alert.threshold {
+            s.emit_f64("threshold", threshold)?;
+        }
+        s.emit_f64("value", alert.value)?;
+        s.emit_str("metric", &alert.metric)?;
+        s.emit_str("severity", alert.severity.as_str())?;
+        s.emit_str("rule", &alert.rule)?;
+        s.emit_str("instance", alert.key.instance())?;
+        s.emit_str("service", alert.key.service())?;
+        s.emit_arguments("alert_id", &format_args!("{}", alert.alert_id))
     }
 }
 
@@ -134,7 +134,13 @@ fn drain(format: Format) -> Arc<dyn SendSyncRefUnwindSafeDrain<Ok = (), Err = Ne
         }
         Format::Text => {
             let lines = slog_term::PlainSyncDecorator::new(out);
-            Arc::new(slog_term::FullFormat::new(lines).use_original_order().use_custom_header_print(header).build().ignore_res())
+            Arc::new(
+                slog_term::FullFormat::new(lines)
+                    .use_original_order()
+                    .use_custom_header_print(header)
+                    .build()
+                    .ignore_res(),
+            )
         }
     }
 }

@@ -290,9 +290,10 @@ impl Sender {
 
 impl slog::KV for Accounts {
     fn serialize(&self, _: &slog::Record<'_>, serializer: &mut dyn slog::Serializer) -> slog::Result {
-        serializer.emit_u64("sent", self.sent)?;
-        serializer.emit_u64("acknowledged", self.acknowledged)?;
+        // Last first, as slog hands over keys: the text format turns them round.
+        serializer.emit_u64("dropped", self.dropped)?;
         serializer.emit_u64("pending", self.pending)?;
-        serializer.emit_u64("dropped", self.dropped)
+        serializer.emit_u64("acknowledged", self.acknowledged)?;
+        serializer.emit_u64("sent", self.sent)
     }
 }
