@@ -224,11 +224,11 @@ impl Stage {
             match self.file.commit(&entries, &cursors, delivered) {
                 Ok(()) => break began,
                 Err(err) if err.is_transient() => {
-                    self.stats.journal_errors.inc();
                     let reason = crate::log::chain(&err);
                     if self.health.set("journal", Condition::Degraded, format!("cannot write: {reason}")) {
                         error!(self.log, "the journal cannot write: receipts wait until it can"; "error" => reason);
                     }
+                    self.stats.journal_errors.inc();
                     thread::sleep(wait);
                     wait = (wait * 2).min(RETRY_WAIT.1);
                 }
