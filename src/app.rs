@@ -49,7 +49,7 @@ const NAME_WAITING_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("listening on {addr}: {source}; choose another with {flag}")]
+    #[error("listening on {addr}: choose another with {flag}")]
     Listen {
         /// The address.
         addr: SocketAddr,
@@ -113,6 +113,7 @@ pub struct App {
     entries: Sender<Entry>,
     journal: JoinHandle<Result<(), JournalError>>,
     store: Stage,
+    alerts: Arc<dyn AlertStore>,
     lines: Stage,
     rest: rest::Server,
     /// Two servers on one journal would each write over the other's marks.
@@ -149,8 +150,8 @@ impl App {
             max_bytes: config.journal_max,
             sinks: &[deliver::STORE, deliver::LINES],
         })?;
-        let store = open_store(&config, &journal)?;
-        info!(log, "starting"; "version" => env!("CARGO_PKG_VERSION"), "store" => store.describe(),
+        let alerts = open_store(&config, &journal)?;
+        info!(log, "starting"; "version" => env!("CARGO_PKG_VERSION"), "store" => alerts.describe(),
             "data" => config.data_dir.display().to_string(), "journal" => journal.path().display().to_string(),
             "workers" => config.n_workers, "rules" => config.rules.rules.len(), "rules_from" => &config.rules.source);
         for warning in &config.warnings {
@@ -173,7 +174,7 @@ impl App {
             rest::Context {
                 state: state.clone(),
                 rules: rules.clone(),
-                store: store.clone(),
+                store: alerts.clone(),
                 stats: stats.clone(),
                 health: health.clone(),
             },
@@ -189,7 +190,8 @@ impl App {
             let (stop, stopped) = bounded(0);
             let options = deliver::Options { retention: config.retention };
             let cursor = (store_reader, store_cursor);
-            let thread = deliver::start_store(options, store, cursor, stopped, (stats.clone(), health.clone()), log)?;
+            let thread =
+                deliver::start_store(options, alerts.clone(), cursor, stopped, (stats.clone(), health.clone()), log)?;
             Stage { stop, thread }
         };
         let journal::Running { entries, thread: journal } = journal.start(stats.clone(), health.clone(), log)?;
@@ -226,6 +228,7 @@ impl App {
             entries,
             journal,
             store,
+            alerts,
             lines,
             rest,
             data_dir,
@@ -280,6 +283,7 @@ impl App {
             entries,
             journal,
             store,
+            alerts,
             lines,
             rest,
             data_dir,
@@ -287,6 +291,7 @@ impl App {
         let deadline = Instant::now() + shutdown_timeout;
         health.enter(Phase::Draining);
         // No statement begins after this; the one in flight finishes beside the rest of the drain.
+        alerts.shut();
         drop(store.stop);
         info!(log, "shutdown began"; "timeout_seconds" => shutdown_timeout.as_secs_f64());
         let waiting = Waiting::start(log.clone());

@@ -26,8 +26,10 @@ use crate::{
 const DEFAULT_RULE_FILE: &str = "gopherwatch.toml";
 /// How long SQLite keeps resolved alerts unless told otherwise; MySQL keeps them for ever.
 const SQLITE_RETENTION: Duration = Duration::from_secs(90 * 86_400);
-/// Fewer slots than this would not hold two whole chunks a lane.
-const MIN_QUEUE_REPORTS: usize = 1_024;
+/// A lane holds at least one whole chunk.
+const MIN_QUEUE_REPORTS_PER_WORKER: usize = crate::dispatch::MAX_CHUNK;
+/// A smaller journal would be full with its own tables and one storm of alerts.
+const MIN_JOURNAL_BYTES: u64 = 1 << 20;
 /// More lanes than this would each have next to nothing to do.
 const MAX_WORKERS: usize = 256;
 
@@ -102,8 +104,15 @@ impl Config {
         if !(1..=MAX_WORKERS).contains(&args.workers) {
             return Err(UsageError(format!("--workers {}: use 1 to {MAX_WORKERS}", args.workers)));
         }
-        if args.queue_reports < MIN_QUEUE_REPORTS {
-            return Err(UsageError(format!("--queue-reports {}: use {MIN_QUEUE_REPORTS} or more", args.queue_reports)));
+        let min_queue_reports = MIN_QUEUE_REPORTS_PER_WORKER * args.workers;
+        if args.queue_reports < min_queue_reports {
+            let (given, workers) = (args.queue_reports, args.workers);
+            return Err(UsageError(format!(
+                "--queue-reports {given}: use {min_queue_reports} or more with {workers} workers"
+            )));
+        }
+        if args.journal_max < MIN_JOURNAL_BYTES {
+            return Err(UsageError("--journal-max: use 1MiB or more".to_owned()));
         }
         let store = environment::store()?;
         let default_retention = match store {

@@ -148,11 +148,6 @@ impl Ingest {
         runtime.shutdown_timeout(Duration::from_millis(100));
         finished
     }
-
-    /// Streams that have no answer yet.
-    pub fn n_open(&self) -> usize {
-        self.streams.len()
-    }
 }
 
 /// The health of both the server as a whole (the empty name) and the one service it has.

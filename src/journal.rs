@@ -209,45 +209,70 @@ impl Stage {
 
     /// Makes the entries durable, however often that takes, and tells everybody.
     fn commit(&mut self, entries: Vec<Entry>) -> Result<(), JournalError> {
-        let moved: Vec<_> = self.sinks.iter().map(|sink| sink.cursor.position()).collect();
-        let cursors: Vec<_> = self.sinks.iter().zip(&moved).filter(|(sink, now)| sink.saved != **now).collect();
-        let cursors: Vec<_> = cursors.into_iter().map(|(sink, now)| (sink.cursor.name, *now)).collect();
-        let clean = self.last_clean.elapsed() >= HOUSEKEEPING_EVERY;
-        let delivered = moved.iter().copied().min().unwrap_or(0);
-        let delivered = clean.then_some(delivered);
-        if entries.is_empty() && cursors.is_empty() && !(clean && self.file.has_old(delivered.unwrap_or(0))) {
+        let delivered = self.delivered();
+        // In a storm old events are dropped as fast as new ones come; else now and then.
+        let clean = self.last_clean.elapsed() >= HOUSEKEEPING_EVERY || self.file.has_too_many(delivered);
+        let moved = self.sinks.iter().any(|sink| sink.saved != sink.cursor.position());
+        if entries.is_empty() && !moved && !(clean && self.file.has_old(delivered)) {
             return Ok(());
         }
         let mut wait = RETRY_WAIT.0;
         let began = loop {
             let began = Instant::now();
-            match self.file.commit(&entries, &cursors, delivered) {
-                Ok(()) => break began,
-                Err(err) if err.is_transient() => {
-                    let reason = crate::log::chain(&err);
-                    if self.health.set("journal", Condition::Degraded, format!("cannot write: {reason}")) {
-                        error!(self.log, "the journal cannot write: receipts wait until it can"; "error" => reason);
-                    }
-                    self.stats.journal_errors.inc();
-                    thread::sleep(wait);
-                    wait = (wait * 2).min(RETRY_WAIT.1);
+            let cursors = self.cursors();
+            match self.file.commit(&entries, &cursors, clean.then_some(delivered)) {
+                Ok(()) => {
+                    self.saved(&cursors);
+                    break began;
                 }
+                Err(err) if err.is_transient() => self.cannot_write(&err)?,
                 Err(err) => {
                     error!(self.log, "the journal cannot be trusted any longer: stopping";
                         "error" => crate::log::chain(&err));
                     return Err(err);
                 }
             }
+            thread::sleep(wait);
+            wait = (wait * 2).min(RETRY_WAIT.1);
         };
         if self.health.set("journal", Condition::Ok, self.file.path().display().to_string()) {
             info!(self.log, "the journal writes again");
         }
-        self.sinks.iter_mut().zip(&moved).for_each(|(sink, now)| sink.saved = *now);
         if clean {
             self.last_clean = Instant::now();
         }
         self.told(entries, began);
         Ok(())
+    }
+
+    /// Says so, and makes what room there is: sinks go on while the journal cannot write, and what they have had since
+    /// can go.
+    fn cannot_write(&mut self, err: &JournalError) -> Result<(), JournalError> {
+        let reason = crate::log::chain(err);
+        if self.health.set("journal", Condition::Degraded, format!("cannot write: {reason}")) {
+            error!(self.log, "the journal cannot write: receipts wait until it can"; "error" => reason);
+        }
+        self.stats.journal_errors.inc();
+        let cursors = self.cursors();
+        match self.file.make_room(&cursors, self.delivered()) {
+            Ok(()) => self.saved(&cursors),
+            Err(err) if err.is_transient() => {}
+            Err(err) => return Err(err),
+        }
+        Ok(())
+    }
+
+    /// Every sink has had the events up to this number.
+    fn delivered(&self) -> u64 {
+        self.sinks.iter().map(|sink| sink.cursor.position()).min().unwrap_or(0)
+    }
+
+    fn cursors(&self) -> Vec<(&'static str, u64)> {
+        self.sinks.iter().map(|sink| (sink.cursor.name, sink.cursor.position())).collect()
+    }
+
+    fn saved(&mut self, cursors: &[(&'static str, u64)]) {
+        self.sinks.iter_mut().zip(cursors).for_each(|(sink, (_, position))| sink.saved = *position);
     }
 
     /// The commit is done: gives the receipts, wakes the sinks, counts.

@@ -174,7 +174,10 @@ impl Write for WholeLines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(bytes);
         if self.line.ends_with(b"\n") {
-            let line = std::mem::take(&mut self.line);
+            let mut line = std::mem::take(&mut self.line);
+            // A line break or an escape sequence in a name or a summary must not make a line of its own, or colour it.
+            let n_bytes = line.len() - 1;
+            line[..n_bytes].iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b' ');
             io::stderr().lock().write_all(&line)?;
         }
         Ok(bytes.len())

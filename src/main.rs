@@ -14,6 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the last lines of the log may take to be written.
 const FLUSH_WAIT: Duration = Duration::from_secs(1);
+/// And when the stop has taken all of its time already.
+const FLUSH_WAIT_LATE: Duration = Duration::from_millis(50);
 
 const EXIT_NOT_STARTED: u8 = 1;
 const EXIT_STAGE_DIED: u8 = 2;
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
     // Nobody may be reading the log: then the lines that wait are given up, not the exit.
     let (flushed, done) = bounded::<()>(0);
     thread::spawn(move || drop((flush, flushed)));
-    let _ = done.recv_timeout(FLUSH_WAIT);
+    let _ = done.recv_timeout(if code == EXIT_UNFINISHED { FLUSH_WAIT_LATE } else { FLUSH_WAIT });
     ExitCode::from(code)
 }
 

@@ -14,6 +14,7 @@ mod health;
 mod history;
 mod parameters;
 mod problem;
+mod room;
 mod routes;
 mod rules;
 mod status;
@@ -68,6 +69,8 @@ pub struct Options {
     pub max_uri_bytes: usize,
     /// How long a request may take to be answered, and its answer to be read by the client.
     pub request: Duration,
+    /// Bytes of large answers that clients have not read yet, all together.
+    pub max_answer_bytes: u64,
     /// How long a read of the store may take.
     pub store_deadline: Duration,
     /// Reads of the store at once; further ones wait for their turn, within their deadline.
@@ -83,6 +86,7 @@ impl Default for Options {
             max_header_bytes: 16 * 1024,
             max_uri_bytes: 2 * 1024,
             request: Duration::from_secs(10),
+            max_answer_bytes: 128 << 20,
             store_deadline: Duration::from_secs(2),
             max_store_reads: 4,
         }

@@ -4,6 +4,7 @@
 //! gated by each row's version, so that delivering an event twice, or late, is harmless (I10).
 
 mod error;
+mod gate;
 mod history;
 mod mysql;
 mod row;
@@ -33,6 +34,9 @@ pub trait AlertStore: Send + Sync + fmt::Debug {
 
     /// Rows that match, newest first by (triggered_at, id); at most `query.limit`.
     fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError>;
+
+    /// Begins no further write, of whatever kind; the one in flight may finish. Reads go on.
+    fn shut(&self);
 
     /// Deletes up to `limit` rows that were resolved before `before`, oldest first; returns how many. Rows that fire
     /// and rows without `alert_id` stay.

@@ -51,7 +51,7 @@ fn say(outcome: &once::Outcome) -> ExitCode {
     if outcome.is_accepted() {
         ExitCode::SUCCESS
     } else {
-        eprintln!("the server refused the report; its log says why (\"report rejected\")");
+        eprintln!("the server refused the report; its log says why (\"refused a report\")");
         ExitCode::FAILURE
     }
 }

@@ -80,7 +80,7 @@ pub struct Args {
     pub(super) log_level: Level,
 
     /// Allow addresses that other hosts can reach
-    #[arg(long, env = "GOPHERWATCH_INSECURE")]
+    #[arg(long, env = "GOPHERWATCH_INSECURE", value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) insecure: bool,
 }
 

@@ -57,9 +57,10 @@ pub(super) fn store() -> Result<StoreConfig, UsageError> {
     let Some(host) = given("DB_HOST") else { return Ok(StoreConfig::Sqlite) };
     let port = match given("DB_PORT") {
         None => 3306,
-        Some(port) => {
-            port.parse().map_err(|_| UsageError(format!("DB_PORT `{port}`: use a number from 1 to 65535")))?
-        }
+        Some(port) => port
+            .parse::<std::num::NonZeroU16>()
+            .map(u16::from)
+            .map_err(|_| UsageError(format!("DB_PORT `{port}`: use a number from 1 to 65535")))?,
     };
     let user = given("DB_USER").unwrap_or_else(|| "root".to_owned());
     let name = given("DB_NAME").unwrap_or_else(|| "gopherwatch".to_owned());

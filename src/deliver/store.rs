@@ -52,6 +52,7 @@ pub fn start(
     log: &Logger,
 ) -> io::Result<JoinHandle<()>> {
     stats.events_stored.set(cursor.position());
+    health.set("store", Condition::Degraded, format!("{}: not reached yet", store.describe()));
     let log = log.new(slog::o!("thread" => "deliver-store"));
     let writer = Writer {
         options,
@@ -63,12 +64,20 @@ pub fn start(
         health,
         log,
         prepared: false,
+        failing: None,
         max_batch: MAX_BATCH,
         retry_wait: RETRY_WAIT.0,
         last_begin: None,
         last_prune: Instant::now(),
     };
     thread::Builder::new().name("deliver-store".to_owned()).spawn(move || writer.run())
+}
+
+/// What the writer does to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Prepare,
+    Write,
 }
 
 struct Writer {
@@ -81,6 +90,8 @@ struct Writer {
     health: Health,
     log: Logger,
     prepared: bool,
+    /// What failed last and has not worked since.
+    failing: Option<Step>,
     max_batch: usize,
     retry_wait: Duration,
     last_begin: Option<Instant>,
@@ -101,7 +112,7 @@ impl Writer {
         if !self.prepared {
             self.store.prepare()?;
             self.prepared = true;
-            self.works();
+            self.works(Step::Prepare);
         }
         let mut events = self.reader.read(self.cursor.position(), self.max_batch)?;
         if events.is_empty() {
@@ -133,7 +144,7 @@ impl Writer {
         self.stats.store_rows.inc_by(rows.len() as u64);
         self.stats.events_stored.set(*last_seq);
         self.max_batch = (self.max_batch * 2).min(MAX_BATCH);
-        self.works();
+        self.works(Step::Write);
         Ok(())
     }
 
@@ -167,7 +178,12 @@ impl Writer {
         }
     }
 
-    fn works(&mut self) {
+    /// Notes that a step worked. Being prepared says nothing of a write that failed.
+    fn works(&mut self, step: Step) {
+        if self.failing == Some(Step::Write) && step == Step::Prepare {
+            return;
+        }
+        self.failing = None;
         self.retry_wait = RETRY_WAIT.0;
         let described = self.store.describe();
         if self.health.set("store", Condition::Ok, described.as_str()) {
@@ -177,14 +193,21 @@ impl Writer {
 
     /// Notes what went wrong and waits before the next try. Nothing is lost: the cursor has not moved.
     fn failed(&mut self, failure: &Failure) {
+        if is_over(&self.stop) {
+            return;
+        }
         self.stats.store_errors.inc();
-        self.prepared = false;
         // A smaller batch may pass where a large one timed out or holds a row that does not fit.
         self.max_batch = (self.max_batch / 2).max(1);
         let reason = chain(failure);
         let what_now = "alerts stay in the journal and are delivered when it works again";
         let detail = format!("{}: {reason}; {what_now}", self.store.describe());
-        if self.health.set("store", Condition::Degraded, detail) {
+        self.health.set("store", Condition::Degraded, detail);
+        let before = self.failing;
+        self.failing =
+            if before == Some(Step::Write) || self.prepared { Some(Step::Write) } else { Some(Step::Prepare) };
+        self.prepared = false;
+        if before.is_none() {
             warn!(self.log, "the store does not take alerts: they stay in the journal until it does";
                 "store" => self.store.describe(), "error" => reason);
         }
@@ -213,3 +236,6 @@ fn latest_rows(events: &[(u64, Event)]) -> Vec<Arc<Alert>> {
     rows.reverse();
     rows
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,7 +132,10 @@ impl Work<'_> {
                 instance
             }
             None if self.state.try_add_instance() => {
-                let fresh = InstanceState::new(item.key.clone(), self.rules.applicable(&item.key), self.now);
+                let mut fresh = InstanceState::new(item.key.clone(), self.rules.applicable(&item.key), self.now);
+                // Counting from the clock, not from 0: an instance that was forgotten for good, a new journal or another
+                // server on the same database never counts the same raise again.
+                fresh.raises = chunk.received_at.as_nanos().unsigned_abs();
                 shard.entry(item.key.clone()).or_insert(fresh)
             }
             Some(_) | None => return reject(Rejection::InstanceCap, tally),

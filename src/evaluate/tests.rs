@@ -245,3 +245,15 @@ fn an_instance_that_comes_back_is_armed_anew_and_keeps_its_marks() {
     assert_eq!((again.summary().duplicates, again.summary().accepted), (1, 1));
     assert_eq!((fixture.state.n_instances(), fixture.state.view(|_| true).len()), (1, 1));
 }
+
+/// Ids of such alerts used to begin at 1 again: the store took the new alert for the old one, and its row was lost.
+#[test]
+fn an_instance_forgotten_for_good_raises_under_new_ids() {
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let mut fixture = Fixture::new(1);
+        fixture.send(0, &[(&key("web"), 0, 95.0)]);
+        ids.push(fixture.end()[0].alert.alert_id);
+    }
+    assert_ne!(ids[0], ids[1]);
+}

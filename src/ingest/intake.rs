@@ -15,6 +15,8 @@ use crate::{
 
 /// 2000-01-01: a reading before it is of a wrong unit, or of a clock that was never set.
 const EPOCH_2000: Timestamp = Timestamp::from_nanos(946_684_800 * 1_000_000_000);
+/// 2038: where the database's TIMESTAMP ends. A clock that is past it was set wrong, whatever the server's says.
+const END_OF_TIMESTAMP: Timestamp = Timestamp::from_nanos(2_145_916_800 * 1_000_000_000);
 /// How far a reading may lie ahead of the server's clock.
 const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
 /// Metric names remembered for a stream; one with more is made to allocate them anew.
@@ -114,6 +116,9 @@ impl Intake {
             return Ok(now);
         }
         let bare = Timestamp::from_wire(wire_time).ok_or(Rejection::TooNew)?;
+        if bare >= END_OF_TIMESTAMP {
+            return Err(Rejection::TooNew);
+        }
         if bare < EPOCH_2000 {
             return Err(Rejection::TooOld);
         }
@@ -178,5 +183,46 @@ impl Intake {
             self.names.clear();
             self.names_by_place.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_nanos(1_800_000_000_000_000_000);
+    const DAY: i64 = 86_400 * 1_000_000_000;
+
+    /// What becomes of a report of this time from an agent whose clock is ahead by `skew` nanoseconds.
+    fn judged(time: i64, skew: i64) -> Result<Timestamp, Rejection> {
+        let mut intake = Intake::new(None, Some(skew), Some(Duration::from_secs(90 * 86_400)), 10);
+        let report = v1::MetricReport {
+            service_name: "web".to_owned(),
+            time_unix_nano: time.unsigned_abs(),
+            ..v1::MetricReport::default()
+        };
+        let taken = intake.take(report, 0, NOW).map_err(|refused| refused.why)?;
+        Ok(taken.report.expect("a report").at)
+    }
+
+    #[test]
+    fn a_reading_must_lie_between_the_retention_and_five_minutes_ahead_by_the_servers_clock() {
+        let now = NOW.as_nanos();
+        assert_eq!(judged(now, 0), Ok(NOW));
+        assert_eq!(judged(0, 0), Ok(NOW), "no time: the server's");
+        let minutes = |n: i64| n * 60 * 1_000_000_000;
+        assert!(judged(now + minutes(5), 0).is_ok());
+        assert_eq!(judged(now + minutes(6), 0), Err(Rejection::TooNew));
+        assert!(judged(now + minutes(60), minutes(60)).is_ok(), "a clock that is ahead is known to be");
+        assert!(judged(now - 89 * DAY, 0).is_ok());
+        assert_eq!(judged(now - 91 * DAY, 0), Err(Rejection::TooOld));
+        assert_eq!(judged(now / 1_000_000_000, 0), Err(Rejection::TooOld), "seconds for nanoseconds");
+    }
+
+    /// MySQL refused such a row, for ever, and every later one behind it.
+    #[test]
+    fn a_time_that_no_database_column_holds_is_refused_however_the_agents_clock_is_set() {
+        let in_2050 = 2_524_608_000 * 1_000_000_000;
+        assert_eq!(judged(in_2050, in_2050 - NOW.as_nanos()), Err(Rejection::TooNew));
     }
 }

@@ -203,7 +203,8 @@ impl<'a> Stream<'a> {
     async fn receipt(self) -> Result<Summary, Status> {
         if self.place > 0 && self.n_named == 0 {
             return Err(Status::invalid_argument(
-                "no report names its service: set `service_name` in each report, or the metadata `service-id` once",
+                "no report names whose it is: set `service_name` in each report, or the metadata `service-id` once, and use \
+                 1 to 128 of A-Z a-z 0-9 _ . : / -, beginning with a letter or digit, in names of services and instances",
             ));
         }
         let instances: Vec<_> = self.intake.instances().cloned().collect();

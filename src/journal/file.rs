@@ -14,7 +14,7 @@ use crate::model::{Event, Timestamp};
 /// Layout of the file; one of another number is refused.
 const LAYOUT: i64 = 1;
 const PAGE_BYTES: u64 = 4_096;
-/// Delivered events stay this long, so that a store that lost its last moments can have them again.
+/// Delivered events stay this long: what was delivered lately can be looked at where it came from.
 const KEEP_DELIVERED_MILLIS: i64 = 10 * 60 * 1_000;
 /// And at most so many.
 const KEEP_DELIVERED_MAX: u64 = 200_000;
@@ -153,9 +153,14 @@ impl File {
         Ok(instances)
     }
 
+    /// Whether more events that every sink has had are kept than may be.
+    pub(super) fn has_too_many(&self, delivered: u64) -> bool {
+        delivered.saturating_sub(self.first_seq) > KEEP_DELIVERED_MAX
+    }
+
     /// Whether events that every sink has had are old, or too many.
     pub(super) fn has_old(&self, delivered: u64) -> bool {
-        delivered.saturating_sub(self.first_seq) > KEEP_DELIVERED_MAX
+        self.has_too_many(delivered)
             || delivered >= self.first_seq && self.first_at().is_some_and(|at| at < keep_from())
     }
 
@@ -200,10 +205,7 @@ impl File {
                     None => drop.execute(params![service, instance])?,
                 };
             }
-            let mut point = transaction.prepare_cached("INSERT OR REPLACE INTO cursors (sink, seq) VALUES (?1, ?2)")?;
-            for (sink, position) in cursors {
-                point.execute(params![sink, position])?;
-            }
+            save_cursors(&transaction, cursors)?;
             if let Some(delivered) = delivered {
                 drop_old(&transaction, delivered)?;
                 first = first_seq(&transaction)?;
@@ -211,6 +213,20 @@ impl File {
         }
         transaction.commit()?;
         Ok((seq, first))
+    }
+
+    /// The disk, or the file's limit, is full: saves the cursors and drops what every sink has had, however young.
+    pub(super) fn make_room(&mut self, cursors: &[(&str, u64)], delivered: u64) -> Result<(), JournalError> {
+        let dropped = (|| {
+            let transaction = self.connection.transaction()?;
+            transaction.execute("DELETE FROM events WHERE seq <= ?1", [delivered])?;
+            save_cursors(&transaction, cursors)?;
+            let first_seq = first_seq(&transaction)?;
+            transaction.commit()?;
+            Ok(first_seq)
+        })();
+        self.first_seq = dropped.map_err(|source| self.failed("making room in the journal", source))?;
+        Ok(())
     }
 
     pub(super) fn close(self) -> Result<(), JournalError> {
@@ -226,6 +242,14 @@ impl File {
     fn failed(&self, doing: &'static str, source: rusqlite::Error) -> JournalError {
         JournalError::Sqlite { doing, path: self.path.clone(), source }
     }
+}
+
+fn save_cursors(transaction: &Transaction<'_>, cursors: &[(&str, u64)]) -> rusqlite::Result<()> {
+    let mut save = transaction.prepare_cached("INSERT OR REPLACE INTO cursors (sink, seq) VALUES (?1, ?2)")?;
+    for (sink, position) in cursors {
+        save.execute(params![sink, position])?;
+    }
+    Ok(())
 }
 
 fn drop_old(transaction: &Transaction<'_>, delivered: u64) -> rusqlite::Result<()> {

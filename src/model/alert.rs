@@ -29,15 +29,6 @@ impl Severity {
             Self::Critical => "critical",
         }
     }
-
-    /// The level word of its log line: `INFO`, `WARNING` or `CRITICAL`.
-    pub const fn level_word(self) -> &'static str {
-        match self {
-            Self::Info => "INFO",
-            Self::Warning => "WARNING",
-            Self::Critical => "CRITICAL",
-        }
-    }
 }
 
 impl fmt::Display for Severity {

@@ -58,7 +58,7 @@ pub(super) async fn run(
             (_, Err(err)) if is_the_peers(&err) => {}
             (_, Err(err)) => {
                 if !failing {
-                    warn!(log, "rest cannot accept connections"; "err" => %err);
+                    warn!(log, "rest cannot accept connections"; "error" => %err);
                 }
                 failing = true;
                 sleep(PAUSE_ON_ERROR).await;

@@ -14,12 +14,20 @@ use warp::{
     reply::Response,
 };
 
-use super::{Options, problem::Problem};
+use super::{
+    Options,
+    problem::Problem,
+    room::{Budget, Roomy},
+};
+
+/// A whole answer: warp's, in its room.
+pub(super) type Answer = hyper::Response<Roomy<warp::Error>>;
 
 /// The routes, behind their limits.
 pub(super) struct Front {
     routes: BoxedFilter<(Response,)>,
     places: Semaphore,
+    room: Budget,
     max_uri_bytes: usize,
     request: Duration,
     log: Logger,
@@ -29,11 +37,12 @@ impl Front {
     /// Puts the limits of `options` before `routes`.
     pub(super) fn new(routes: BoxedFilter<(Response,)>, options: &Options, log: Logger) -> Self {
         let places = Semaphore::new(options.max_requests);
-        Self { routes, places, max_uri_bytes: options.max_uri_bytes, request: options.request, log }
+        let room = Budget::new(options.max_answer_bytes);
+        Self { routes, places, room, max_uri_bytes: options.max_uri_bytes, request: options.request, log }
     }
 
     /// Answers one request, whatever happens.
-    pub(super) async fn answer<B>(&self, request: Request<B>) -> Result<Response, Infallible>
+    pub(super) async fn answer<B>(&self, request: Request<B>) -> Result<Answer, Infallible>
     where
         B: Body + Send + Sync + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -46,7 +55,19 @@ impl Front {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(if is_head { without_body(response) } else { response })
+        let response = if is_head { without_body(response) } else { response };
+        Ok(self.in_room(response))
+    }
+
+    /// Takes the room of the answer; without any, the client is told to come again.
+    fn in_room(&self, response: Response) -> Answer {
+        let (parts, body) = response.into_parts();
+        if let Ok(body) = self.room.admit(body) {
+            return Answer::from_parts(parts, body);
+        }
+        let (parts, body) = Problem::unavailable("too many large answers are being read").into_response().into_parts();
+        let body = self.room.admit(body).unwrap_or_else(|_| unreachable!("a problem is small"));
+        Answer::from_parts(parts, body)
     }
 
     async fn routed<B>(&self, request: Request<B>) -> Result<Response, Problem>
@@ -95,7 +116,7 @@ mod tests {
     use super::*;
 
     /// What `GET /path` gets from routes of which one panics and one never answers.
-    async fn get(front: &Front, path: &str) -> Response {
+    async fn get(front: &Front, path: &str) -> Answer {
         let request = Request::get(path).body(String::new()).expect("a valid request");
         front.answer(request).await.expect("every request is answered")
     }

@@ -3,7 +3,7 @@
 //! The only place of REST that blocks, and so the only `spawn_blocking`. A read that outlives its deadline goes on with
 //! its permit, so that a store that hangs costs as many threads as there are permits, and no more.
 
-use std::{collections::BTreeMap, error::Error, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use slog::{Logger, error, warn};
@@ -154,19 +154,13 @@ impl History {
 
     /// The client hears whether to try again; the log hears why.
     fn failed(&self, err: &StoreError) -> Problem {
-        let chain = chain(err);
+        let chain = crate::log::chain(err);
         if err.is_transient() {
-            warn!(self.log, "the alert history could not be read"; "err" => chain);
+            warn!(self.log, "the alert history could not be read"; "error" => chain);
             Problem::unavailable("the alert history cannot be read at the moment")
         } else {
-            error!(self.log, "the alert history could not be read"; "err" => chain);
+            error!(self.log, "the alert history could not be read"; "error" => chain);
             Problem::internal()
         }
     }
-}
-
-/// An error and what caused it, in one line.
-fn chain(err: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(err), |&err| err.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

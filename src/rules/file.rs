@@ -68,7 +68,7 @@ struct RawRule {
 /// rule's own (the flag `--record`).
 pub fn parse_file(text: &str, record: Option<Record>) -> Result<Option<Vec<Rule>>, FileError> {
     let reader = Reader { text, record };
-    let raw: RawFile = toml::from_str(text).map_err(|err| reader.error(&err.span().unwrap_or(0..0), err.message()))?;
+    let raw: RawFile = toml::from_str(text).map_err(|err| reader.toml_error(&err))?;
     reader.not_yet("receivers", raw.receivers.as_ref())?;
     reader.not_yet("for", raw.defaults.r#for.as_ref())?;
     let default_severity = match &raw.defaults.severity {
@@ -168,10 +168,22 @@ impl Reader<'_> {
     fn not_yet(&self, field: &str, value: Option<&Spanned<toml::Value>>) -> Result<(), FileError> {
         match value {
             None => Ok(()),
-            Some(value) if value.get_ref().as_str() == Some("0s") => Ok(()),
+            // No waiting is what this version does.
+            Some(value) if field.ends_with("for") && value.get_ref().as_str() == Some("0s") => Ok(()),
             Some(value) => {
                 Err(self.error(&value.span(), &format!("{field}: not supported by this version, remove it")))
             }
+        }
+    }
+
+    /// What the TOML reader says, with the field whose value it speaks of.
+    fn toml_error(&self, err: &toml::de::Error) -> FileError {
+        let span = err.span().unwrap_or(0..0);
+        let before = &self.text[..self.text.floor_char_boundary(span.start)];
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        match line.split_once('=') {
+            Some((field, _)) => self.error(&span, &format!("{}: {}", field.trim(), err.message())),
+            None => self.error(&span, err.message()),
         }
     }
 

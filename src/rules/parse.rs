@@ -131,5 +131,5 @@ fn quoted(input: &mut &str) -> ModalResult<Term> {
 
 fn duration(input: &mut &str) -> ModalResult<Duration> {
     let word = take_while(1.., |c: char| c.is_ascii_alphanumeric());
-    word.verify_map(|word: &str| parse_duration(word).ok()).parse_next(input)
+    word.verify_map(|word: &str| parse_duration(word).ok().filter(|after| !after.is_zero())).parse_next(input)
 }

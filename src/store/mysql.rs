@@ -25,6 +25,7 @@ use self::{
 };
 use super::{
     AlertStore, HistoryQuery, HistoryRow, StoreError,
+    gate::Gate,
     row::AlertRow,
     select::{self, Dialect},
 };
@@ -41,6 +42,7 @@ pub struct MySqlStore {
     server_id: Uuid,
     writer: Pool<Manager>,
     readers: Pool<Manager>,
+    gate: Gate,
 }
 
 impl MySqlStore {
@@ -48,11 +50,13 @@ impl MySqlStore {
     pub fn new(options: MySqlOptions, server_id: Uuid) -> Self {
         let writer = manager::pool(&options, Purpose::Write, N_WRITERS);
         let readers = manager::pool(&options, Purpose::Read, N_READERS);
-        Self { options, server_id, writer, readers }
+        Self { options, server_id, writer, readers, gate: Gate::default() }
     }
 
     fn write_with<T>(&self, work: impl FnOnce(&mut mysql::Conn) -> mysql::Result<T>) -> Result<T, Failure> {
-        Ok(manager::get(&self.writer)?.run_write(work)?)
+        let mut connection = manager::get(&self.writer)?;
+        self.gate.ask()?;
+        Ok(connection.run_write(work)?)
     }
 
     /// Reads a page on one connection.
@@ -85,7 +89,7 @@ impl AlertStore for MySqlStore {
 
     fn prepare(&self) -> Result<(), StoreError> {
         let missing = self.write_with(schema::missing).map_err(|err| err.into_store("reading the table's schema"))?;
-        if missing.is_none() { Ok(()) } else { schema::migrate(&self.options) }
+        if missing.is_none() { Ok(()) } else { schema::migrate(&self.options, &self.gate) }
     }
 
     fn write(&self, alerts: &[Arc<Alert>]) -> Result<(), StoreError> {
@@ -99,6 +103,10 @@ impl AlertStore for MySqlStore {
         let statement = upsert::statement(n_rows);
         self.write_with(|conn| conn.exec_drop(statement, Params::Positional(values)))
             .map_err(|err| err.into_store(format!("writing {} alerts", alerts.len())))
+    }
+
+    fn shut(&self) {
+        self.gate.shut();
     }
 
     fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {

@@ -1,9 +1,7 @@
 //! The alert history in a local SQLite file: what serves when no MySQL is configured.
 //!
-//! Same columns, same answers as MySQL. WAL lets pages be read while alerts are written. `synchronous = NORMAL`: a crash
-//! of the process loses nothing, and a power cut can lose only commits that the operating system had not yet written
-//! back. The journal, which syncs each commit, keeps delivered events for longer than that and delivers them again at
-//! start; FULL would add a second fsync per batch on the journal's own disk and delay its receipts.
+//! Same columns, same answers as MySQL. WAL lets pages be read while alerts are written. `synchronous = FULL`: the
+//! journal's cursor moves past a row once it is written here, so that a power cut must not take it back.
 
 mod failure;
 mod schema;
@@ -25,6 +23,7 @@ use rusqlite::{
 use self::failure::Failure;
 use super::{
     AlertStore, HistoryQuery, HistoryRow, StoreError,
+    gate::Gate,
     row::{self, AlertRow},
     select::{self, Arg, Dialect},
 };
@@ -61,6 +60,7 @@ pub struct SqliteStore {
     path: PathBuf,
     writer: Pool<SqliteConnectionManager>,
     readers: Pool<SqliteConnectionManager>,
+    gate: Gate,
 }
 
 impl SqliteStore {
@@ -77,11 +77,12 @@ impl SqliteStore {
         refuse_newer(found).map_err(|why| refused(why.into()))?;
         let writer = pool(&path, 1, "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 67108864;");
         let readers = pool(&path, N_READERS, "PRAGMA query_only = ON;");
-        Ok(Self { path, writer, readers })
+        Ok(Self { path, writer, readers, gate: Gate::default() })
     }
 
     fn write_with<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, Failure> {
         let mut conn = get(&self.writer)?;
+        self.gate.ask()?;
         Ok(work(&mut conn)?)
     }
 
@@ -125,7 +126,7 @@ fn pool(path: &Path, n_connections: u32, pragmas: &'static str) -> Pool<SqliteCo
     let manager = SqliteConnectionManager::file(path).with_init(move |conn| {
         conn.busy_timeout(BUSY_WAIT_MAX)?;
         conn.execute_batch(pragmas)?;
-        conn.execute_batch("PRAGMA synchronous = NORMAL;")
+        conn.execute_batch("PRAGMA synchronous = FULL;")
     });
     Pool::builder()
         .max_size(n_connections)
@@ -171,6 +172,10 @@ impl AlertStore for SqliteStore {
             transaction.commit()
         })
         .map_err(|err| err.into_store(format!("writing {} alerts", alerts.len())))
+    }
+
+    fn shut(&self) {
+        self.gate.shut();
     }
 
     fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {

@@ -467,3 +467,15 @@ fn every_reason_and_severity_fits_its_column() {
         }
     });
 }
+
+#[test]
+fn a_store_that_is_shut_answers_and_begins_no_write() {
+    on_both_stores(|fixture| {
+        fixture.write(&[raised(1, 0)]);
+        fixture.store.shut();
+        let refused = fixture.store.write(&[Arc::new(raised(2, 0))]).expect_err("shut");
+        assert!(refused.is_transient());
+        assert!(fixture.store.prune(at(i64::MAX / 2_000), 10).is_err());
+        assert_eq!(fixture.all().len(), 1);
+    });
+}

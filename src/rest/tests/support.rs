@@ -224,6 +224,8 @@ macro_rules! read_only {
 pub(super) struct Rows(pub(super) Vec<HistoryRow>);
 
 impl AlertStore for Rows {
+    fn shut(&self) {}
+
     read_only!();
 
     fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
@@ -259,6 +261,8 @@ pub(super) struct Failing {
 }
 
 impl AlertStore for Failing {
+    fn shut(&self) {}
+
     read_only!();
 
     fn history(&self, _: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
@@ -286,6 +290,8 @@ impl Hanging {
 }
 
 impl AlertStore for Hanging {
+    fn shut(&self) {}
+
     read_only!();
 
     fn history(&self, _: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {

@@ -10,7 +10,7 @@ use super::{
     failure::Failure,
     options::{MySqlOptions, Purpose},
 };
-use crate::store::StoreError;
+use crate::store::{StoreError, gate::Gate};
 
 const SCHEMA: &str = include_str!("../../../schema.sql");
 
@@ -48,7 +48,7 @@ pub(super) fn missing(conn: &mut Conn) -> mysql::Result<Option<String>> {
 }
 
 /// Makes the table what it should be.
-pub(super) fn migrate(options: &MySqlOptions) -> Result<(), StoreError> {
+pub(super) fn migrate(options: &MySqlOptions, gate: &Gate) -> Result<(), StoreError> {
     let connecting = |err| Failure::from(err).into_store("connecting to change the table alerts");
     let mut conn = Conn::new(options.connection(Purpose::Migrate)).map_err(connecting)?;
     // The lock ends with the connection, at the end of this function at the latest.
@@ -60,6 +60,7 @@ pub(super) fn migrate(options: &MySqlOptions) -> Result<(), StoreError> {
     }
     // Asked again under the lock: another server may have done it meanwhile.
     let Some(statement) = missing(&mut conn).map_err(connecting)? else { return Ok(()) };
+    gate.ask().map_err(|shut| Failure::from(shut).into_store("changing the table alerts"))?;
     conn.query_drop(&statement).map_err(|err| {
         let doing = format!("changing the table alerts; where that is refused, have this run by hand: {statement};");
         Failure::from(err).into_store(doing)

@@ -5,7 +5,7 @@
 
 use rusqlite::{Error, ErrorCode};
 
-use crate::store::StoreError;
+use crate::store::{StoreError, gate::Shut};
 
 /// Why a call to SQLite failed.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,9 @@ pub(super) enum Failure {
     /// None was free, or none could be opened, in time.
     #[error("no connection to the file")]
     NoConnection(#[source] r2d2::Error),
+    /// Writing has ended.
+    #[error(transparent)]
+    Shut(#[from] Shut),
     /// The statement failed.
     #[error("the database answered with an error")]
     Statement(#[source] Error),
@@ -29,7 +32,7 @@ impl Failure {
     pub(super) fn into_store(self, doing: impl Into<String>) -> StoreError {
         let doing = doing.into();
         match self {
-            Self::NoConnection(_) => StoreError::Transient { doing, source: Box::new(self) },
+            Self::NoConnection(_) | Self::Shut(_) => StoreError::Transient { doing, source: Box::new(self) },
             Self::Statement(err) if lies_in_the_rows(&err) => StoreError::Permanent { doing, source: Box::new(err) },
             Self::Statement(err) => StoreError::Transient { doing, source: Box::new(err) },
         }
