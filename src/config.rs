@@ -26,8 +26,8 @@ use crate::{
 const DEFAULT_RULE_FILE: &str = "gopherwatch.toml";
 /// How long SQLite keeps resolved alerts unless told otherwise; MySQL keeps them for ever.
 const SQLITE_RETENTION: Duration = Duration::from_secs(90 * 86_400);
-/// A lane holds at least one whole chunk.
-const MIN_QUEUE_REPORTS_PER_WORKER: usize = crate::dispatch::MAX_CHUNK;
+/// A lane holds at least one whole chunk, as `Dispatcher::new` sees to.
+const MIN_QUEUE_REPORTS_PER_WORKER: usize = 512;
 /// A smaller journal would be full with its own tables and one storm of alerts.
 const MIN_JOURNAL_BYTES: u64 = 1 << 20;
 /// More lanes than this would each have next to nothing to do.
