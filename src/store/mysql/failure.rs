@@ -1,6 +1,6 @@
 //! What MySQL's errors mean for us: whether the same statement can succeed later.
 //!
-//! Permanent is only what lies in the rows themselves, since such rows become dead letters. All that an operator, the
+//! Permanent is only what lies in the rows themselves, which no new try can mend. All that an operator, the
 //! network or time can mend is transient, a missing table or column among it: the journal keeps the rows meanwhile.
 
 use mysql::{DriverError, Error};

@@ -1,6 +1,6 @@
 //! What SQLite's errors mean for us: whether the same statement can succeed later.
 //!
-//! As with MySQL, permanent is only what lies in the rows, since such rows become dead letters. A lock, a full or failing
+//! As with MySQL, permanent is only what lies in the rows, which no new try can mend. A lock, a full or failing
 //! disk, a damaged file and a missing table can be mended, and the journal keeps the rows meanwhile.
 
 use rusqlite::{Error, ErrorCode};
