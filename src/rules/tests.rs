@@ -1,5 +1,11 @@
 //! Timelines: readings in, events out. A reading is `time:value` of cpu_percent, or `time:metric=value,…`.
 
+mod cases;
+mod language;
+mod read;
+mod reference;
+mod write;
+
 use std::sync::Arc;
 
 use expect_test::{Expect, expect};
