@@ -142,7 +142,6 @@ impl App {
         let data_dir = take(&config.data_dir)?;
         let stats = Arc::new(Stats::new());
         let health = Health::new();
-        let rules = Arc::new(RwLock::new(Arc::new(config.rules.clone())));
         let state = Arc::new(State::new(config.n_workers, config.max_instances));
 
         let journal = Journal::open(&journal::Options {
@@ -158,8 +157,11 @@ impl App {
             warn!(log, "{}", warning);
         }
         health.set("rules", Condition::Ok, format!("{} rules, {}", config.rules.rules.len(), config.rules.source));
-        let Restored { entry, n_instances, n_firing } =
-            restore::restore(journal.restore()?, &config.rules, &state, Timestamp::now());
+        let rules = Arc::new(config.rules.clone().succeeding(&journal.rules()?, Timestamp::now()));
+        let Restored { mut entry, n_instances, n_firing } =
+            restore::restore(journal.restore()?, &rules, &state, Timestamp::now());
+        entry.rules = Some(rules.records());
+        let rules = Arc::new(RwLock::new(rules));
         stats.alerts_firing.set(n_firing as i64);
         stats.instances.set(state.n_instances() as i64);
         info!(log, "restored from the journal"; "instances" => n_instances, "firing" => n_firing);

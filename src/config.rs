@@ -152,7 +152,7 @@ fn rules(path: Option<&Path>, record: Option<Record>) -> Result<RuleSet, UsageEr
     };
     let rules = parse_file(&text, record).map_err(|err| UsageError(format!("{}: {err}", path.display())))?;
     Ok(match rules {
-        Some(rules) => RuleSet { rules, source: path.display().to_string() },
+        Some(rules) => RuleSet::new(rules, path.display().to_string()),
         None => RuleSet::built_in(record),
     })
 }

@@ -157,7 +157,7 @@ impl Lane {
                 "service" => key.service(), "instance" => key.instance());
         }
         // The journal has the events before the stream's barrier can follow them.
-        self.journal(Entry { events: done.events, snapshots: done.snapshots, receipts: Vec::new() });
+        self.journal(Entry { events: done.events, snapshots: done.snapshots, ..Entry::default() });
         for (chunk, tally) in chunks.iter().zip(&done.tallies) {
             chunk.stream.settle(tally);
             stats.accepted.inc_by(tally.accepted);
@@ -173,11 +173,10 @@ impl Lane {
         for key in instances {
             let mut shard = shards[State::shard_in_lane(key)].write();
             if let Some(instance) = shard.get_mut(key).filter(|instance| instance.unsaved) {
-                instance.unsaved = false;
                 snapshots.push(Snapshot::of(instance));
             }
         }
-        self.journal(Entry { events: Vec::new(), snapshots, receipts: vec![receipt] });
+        self.journal(Entry { snapshots, receipts: vec![receipt], ..Entry::default() });
     }
 
     /// Looks who has been silent. `held_back`: streams wait for a slot in this lane.
@@ -185,10 +184,8 @@ impl Lane {
         let now = Instant::now();
         let since_last = now.saturating_duration_since(mem::replace(&mut self.last_tick, now));
         self.hearing.tick(due, now, if held_back { since_last } else { Duration::ZERO });
-        let rules = self.shared.rules.read().clone();
         let look = tick::Look {
             state: &self.shared.state,
-            rules: &rules,
             options: &self.shared.options,
             heard: self.hearing.at(now),
             now: Timestamp::now(),
@@ -197,7 +194,7 @@ impl Lane {
         self.shared.stats.alerts_raised.inc_by(done.n_raised);
         self.shared.stats.alerts_firing.inc_by(done.firing_delta);
         self.shared.stats.instances.set(self.shared.state.n_instances() as i64);
-        self.journal(Entry { events: done.events, snapshots: done.snapshots, receipts: Vec::new() });
+        self.journal(Entry { events: done.events, snapshots: done.snapshots, ..Entry::default() });
     }
 
     fn journal(&self, entry: Entry) {

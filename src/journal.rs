@@ -29,6 +29,7 @@ use crate::{
     dispatch::Receipt,
     health::{Condition, Health},
     model::{Event, EventKind, Timestamp},
+    rules::RuleRecord,
     stats::Stats,
 };
 use file::File;
@@ -50,6 +51,8 @@ pub struct Entry {
     pub events: Vec<Event>,
     /// The instances as they are behind these events.
     pub snapshots: Vec<Snapshot>,
+    /// The rules in force from here on, if they have changed.
+    pub rules: Option<Vec<RuleRecord>>,
     /// To be given once this is durable.
     pub receipts: Vec<Receipt>,
 }
@@ -57,7 +60,7 @@ pub struct Entry {
 impl Entry {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.snapshots.is_empty() && self.receipts.is_empty()
+        self.events.is_empty() && self.snapshots.is_empty() && self.receipts.is_empty() && self.rules.is_none()
     }
 }
 
@@ -144,6 +147,11 @@ impl Journal {
     /// Every instance that the journal remembers.
     pub fn restore(&self) -> Result<Vec<RestoredInstance>, JournalError> {
         self.file.instances()
+    }
+
+    /// The rules that were in force.
+    pub fn rules(&self) -> Result<Vec<RuleRecord>, JournalError> {
+        self.file.rules()
     }
 
     /// The number of the last event.

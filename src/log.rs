@@ -58,7 +58,7 @@ impl AlertLog {
         Self { log: Logger::root(drain(format), o!()) }
     }
 
-    /// Writes the line of one event: a raise at its severity's level, a resolve as information. Rows of
+    /// Writes the line of one event: a raise, or that it still fires, at its severity's level, a resolve as information. Rows of
     /// `record = "every"` have none: they are readings of an alert that has its line.
     pub fn write(&self, event: &Event) {
         let alert = &*event.alert;
@@ -67,6 +67,9 @@ impl AlertLog {
             (EventKind::Raise, Severity::Critical) => slog::crit!(self.log, "alert raised"; Facts(alert)),
             (EventKind::Raise, Severity::Warning) => slog::warn!(self.log, "alert raised"; Facts(alert)),
             (EventKind::Raise, Severity::Info) => slog::info!(self.log, "alert raised"; Facts(alert)),
+            (EventKind::Repeat, Severity::Critical) => slog::crit!(self.log, "alert still fires"; Facts(alert)),
+            (EventKind::Repeat, Severity::Warning) => slog::warn!(self.log, "alert still fires"; Facts(alert)),
+            (EventKind::Repeat, Severity::Info) => slog::info!(self.log, "alert still fires"; Facts(alert)),
             (EventKind::Update, _) => slog::info!(self.log, "alert updated"; Facts(alert)),
             (EventKind::Resolve, _) => slog::info!(self.log, "alert resolved"; Facts(alert)),
         }

@@ -3,13 +3,11 @@
 //! Rules are named in the journal: here they find their places again. An alert whose rule is gone, or no longer looks
 //! at its instance, is resolved; so its event goes to the journal before any report does.
 
-use std::sync::Arc;
-
 use crate::{
     journal::{Entry, RestoredInstance, Snapshot},
-    model::{Event, EventKind, ResolveReason, Timestamp},
-    rules::{Firing, RuleSet},
-    state::{Heard, InstanceState, Marks, Presence, Silence, State},
+    model::{Event, Timestamp},
+    rules::RuleSet,
+    state::{Heard, InstanceState, Known, Marks, Presence, Silence, State, WindowRows},
 };
 
 /// What was restored.
@@ -27,33 +25,42 @@ pub struct Restored {
 pub fn restore(instances: Vec<RestoredInstance>, rules: &RuleSet, state: &State, now: Timestamp) -> Restored {
     let mut restored = Restored { n_instances: instances.len(), ..Restored::default() };
     for from in instances {
-        let mut instance = InstanceState::new(from.key.clone(), rules.applicable(&from.key), Heard::default());
-        let mut removed = Vec::new();
-        for alert in from.firing {
-            match rules.place(&alert.rule).filter(|place| instance.applicable.contains(place)) {
-                Some(rule) => instance.firing.push(Firing { rule, alert }),
-                None => removed.push(Arc::new(alert.resolved(now, ResolveReason::RuleRemoved, None))),
-            }
-        }
-        instance.metrics = from.metrics;
-        instance.last_seen = from.last_seen;
-        instance.skew_nanos = from.skew_nanos;
-        instance.silence = Silence::restored(from.armed, from.usual_gap);
-        instance.presence = match (from.forgotten, from.left) {
-            (true, _) => Presence::Forgotten(Heard::default()),
-            (false, true) => Presence::Left(Heard::default()),
-            (false, false) => Presence::Present,
-        };
-        instance.marks = Marks::restored(from.marks);
-        instance.raises = from.raises;
-        instance.unsaved = false;
-        restored.n_firing += instance.firing.len();
-        if !removed.is_empty() {
-            restored.entry.snapshots.push(Snapshot::of(&instance));
-            let events = removed.into_iter().map(|alert| Event { kind: EventKind::Resolve, alert });
+        let (mut instance, events) = instance(from, rules, now);
+        restored.n_firing += instance.progress.firing.len();
+        if !events.is_empty() {
+            restored.entry.snapshots.push(Snapshot::of(&mut instance));
             restored.entry.events.extend(events);
         }
         state.restore(instance);
     }
     restored
+}
+
+/// One instance under the rules of today, and what they make of its alerts.
+fn instance(from: RestoredInstance, rules: &RuleSet, now: Timestamp) -> (InstanceState, Vec<Event>) {
+    let mut instance = InstanceState::new(from.key.clone(), rules.plan(&from.key), Heard::default());
+    instance.report = 1;
+    let known = |(name, value, fresh)| Known { name, value, report: u32::from(fresh) };
+    instance.metrics = from.metrics.into_iter().map(known).collect();
+    instance.read_at = from.read_at;
+    instance.last_seen = from.last_seen;
+    instance.skew_nanos = from.skew_nanos;
+    instance.silence = Silence::restored(from.armed, from.usual_gap);
+    instance.presence = match (from.forgotten, from.left) {
+        (true, _) => Presence::Forgotten(Heard::default()),
+        (false, true) => Presence::Left(Heard::default()),
+        (false, false) => Presence::Present,
+    };
+    instance.marks = Marks::restored(from.marks);
+    if !from.windows.is_empty() {
+        instance.window_rows = WindowRows::Parts(u32::try_from(from.windows.len()).unwrap_or(u32::MAX));
+    }
+    let progress = &mut instance.progress;
+    progress.raises = from.raises;
+    progress.clock = from.clock;
+    from.windows.into_iter().flatten().for_each(|part| progress.restore_series(part));
+    let events = progress.settle(from.pending, from.firing, now);
+    instance.rewatch(Heard::default());
+    instance.unsaved = false;
+    (instance, events)
 }

@@ -1,25 +1,39 @@
 //! Alert rules: what they say, and what a report means to them.
 //!
-//! Pure (I6): no clock, lock, log, I/O or thread. Time comes in with the reading, what an instance has been through
-//! comes in as its firing alerts, and what happened comes out as events.
+//! Pure (I6): no clock, lock, log, I/O or thread. Time comes in with the reading, what an instance has been through is
+//! its [`Progress`], and what happens comes out as an [`Outcome`].
 
+mod clock;
 mod condition;
 mod evaluate;
 mod file;
 mod parse;
+mod plan;
+mod progress;
+mod suggest;
 mod summary;
+mod text;
+mod window;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use globset::GlobSet;
 use parking_lot::RwLock;
 
-pub use condition::{Comparator, Condition, Held, Term, Truth};
-pub use evaluate::{Change, Firing, Reading, evaluate, silence};
-pub use file::{FileError, parse_file};
+pub use clock::Clock;
+pub use condition::{Comparator, Comparison, Condition, Facts, Held, Operator, Term, Truth, Unknown, When, Window};
+pub use evaluate::{Hush, Reading, evaluate, look};
+pub use file::{FileError, Location, parse_file};
+pub use plan::{Plan, WindowsOf};
+pub use progress::{Carried, Firing, Outcome, Pending, Progress, SeriesPart, Trail};
+pub use suggest::{misspelt_metric, nearest};
 pub use summary::Summary;
+pub use window::{Bucket, Coarse, Function, Point, Series};
 
-use crate::model::{InstanceKey, Name, Severity};
+use crate::{
+    model::{InstanceKey, Name, Severity, Timestamp},
+    units::show_duration,
+};
 
 /// Which violating reports get a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,10 +74,25 @@ impl Globs {
 pub struct Rule {
     /// Unique among the rules in force.
     pub name: Name,
+    /// Its place among them.
+    pub place: usize,
+    /// When it last began anew, in microseconds since 1970: a rule of this name that asked something else before has
+    /// another one. Windows and pending timers are of one generation.
+    pub generation: u64,
     /// The condition as it was written.
-    pub when: Name,
+    pub when_text: Name,
     /// The condition.
-    pub condition: Condition,
+    pub when: When,
+    /// When its alerts resolve, as it was written.
+    pub clear_text: Option<Name>,
+    /// When its alerts resolve; `None`: when the condition is false.
+    pub clear: Option<Condition>,
+    /// How long the condition must hold before it fires.
+    pub r#for: Duration,
+    /// How long it must be clear before it resolves.
+    pub keep_firing_for: Duration,
+    /// After how long an alert that still fires is told of again; `None`: never.
+    pub repeat: Option<Duration>,
     /// How bad its alerts are.
     pub severity: Severity,
     /// Which services; `None`: all.
@@ -80,43 +109,126 @@ pub struct Rule {
     pub summary: Summary,
     /// Where to read what to do.
     pub runbook_url: Option<String>,
+    /// Where its condition stands in its file.
+    pub location: Location,
+    /// The metrics that it names, and where.
+    pub mentions: Vec<(Name, Location)>,
+}
+
+/// Why a rule does not look at an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// None of its `services` is the instance's.
+    Service,
+    /// Its `exclude` names the instance's service.
+    Excluded,
+    /// None of its `instances` is the instance's.
+    Instance,
 }
 
 impl Rule {
-    /// Whether it looks at this instance.
-    pub fn applies_to(&self, key: &InstanceKey) -> bool {
+    /// Whether it looks at this instance; if not, why.
+    pub fn applies_to(&self, key: &InstanceKey) -> Result<(), Mismatch> {
         let within = |globs: &Option<Globs>, name| globs.as_ref().is_none_or(|globs| globs.set.is_match(name));
-        within(&self.services, key.service())
-            && self.exclude.as_ref().is_none_or(|globs| !globs.set.is_match(key.service()))
-            && within(&self.instances, key.instance())
+        if !within(&self.services, key.service()) {
+            return Err(Mismatch::Service);
+        }
+        if self.exclude.as_ref().is_some_and(|globs| globs.set.is_match(key.service())) {
+            return Err(Mismatch::Excluded);
+        }
+        if within(&self.instances, key.instance()) { Ok(()) } else { Err(Mismatch::Instance) }
     }
+
+    /// Whether it looks at every instance there is.
+    fn applies_to_all(&self) -> bool {
+        self.services.is_none() && self.exclude.is_none() && self.instances.is_none()
+    }
+
+    /// Every window that it reads.
+    pub fn windows(&self) -> impl Iterator<Item = &Window> {
+        let conditions = self.when.condition().into_iter().chain(&self.clear);
+        conditions.flat_map(Condition::windows)
+    }
+
+    /// What it asks, in one form however it was written: as long as this is the same, what is pending goes on.
+    fn question(&self) -> String {
+        let clear = self.clear.as_ref().map_or_else(String::new, |clear| format!(" clear {clear}"));
+        format!("{}{clear} for {}", self.when, show_duration(self.r#for))
+    }
+}
+
+/// What is remembered of a rule from one load to the next: by what it asked it is known whether it has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleRecord {
+    /// Its name.
+    pub name: Name,
+    /// What it asked.
+    pub question: String,
+    /// Its generation.
+    pub generation: u64,
 }
 
 /// The rules in force, in the order of their file, which is the order in which they are evaluated.
 #[derive(Clone, Debug)]
 pub struct RuleSet {
-    /// The rules; their places are what instances remember them by.
-    pub rules: Vec<Rule>,
+    /// The rules.
+    pub rules: Vec<Arc<Rule>>,
     /// Where they come from, for people: `built-in` or the file.
     pub source: String,
+    /// The plan of an instance that every rule looks at: most are such, and they share it.
+    everything: Arc<Plan>,
 }
 
 impl RuleSet {
+    /// The rules that a file gave, none of which was ever in force.
+    pub fn new(rules: Vec<Rule>, source: String) -> Self {
+        let placed = rules.into_iter().enumerate().map(|(place, rule)| Arc::new(Rule { place, ..rule }));
+        let rules: Vec<_> = placed.collect();
+        let everything = Arc::new(Plan::new(rules.clone()));
+        Self { rules, source, everything }
+    }
+
+    /// The same rules, in force after those of `before`: those that ask what they asked there go on as the same
+    /// generation, the others begin anew at `now`.
+    #[must_use]
+    pub fn succeeding(self, before: &[RuleRecord], now: Timestamp) -> Self {
+        let fresh = now.as_micros().unsigned_abs();
+        let generation = |rule: &Arc<Rule>| {
+            let question = rule.question();
+            let known = before.iter().find(|record| record.name == rule.name && record.question == question);
+            Rule { generation: known.map_or(fresh, |record| record.generation), ..(**rule).clone() }
+        };
+        Self::new(self.rules.iter().map(generation).collect(), self.source)
+    }
+
     /// The rules of a server without a rule file: `cpu-high`, `memory-high` and `silent`.
     pub fn built_in(record: Option<Record>) -> Self {
         let rules = parse_file(BUILT_IN, record).expect("the built-in rules are valid, which a test shows");
-        Self { rules: rules.unwrap_or_default(), source: "built-in".to_owned() }
+        Self::new(rules.unwrap_or_default(), "built-in".to_owned())
     }
 
-    /// The places of the rules that look at this instance.
-    pub fn applicable(&self, key: &InstanceKey) -> Box<[u32]> {
-        let places = self.rules.iter().enumerate().filter(|(_, rule)| rule.applies_to(key));
-        places.map(|(place, _)| u32::try_from(place).expect("rules are few")).collect()
+    /// What is to be remembered of the rules for the next load.
+    pub fn records(&self) -> Vec<RuleRecord> {
+        let record = |rule: &Arc<Rule>| RuleRecord {
+            name: rule.name.clone(),
+            question: rule.question(),
+            generation: rule.generation,
+        };
+        self.rules.iter().map(record).collect()
     }
 
-    /// The place of the rule of this name.
-    pub fn place(&self, name: &str) -> Option<u32> {
-        self.rules.iter().position(|rule| &*rule.name == name).and_then(|place| u32::try_from(place).ok())
+    /// The rules that look at this instance.
+    pub fn plan(&self, key: &InstanceKey) -> Arc<Plan> {
+        if self.everything.is_for_all {
+            return self.everything.clone();
+        }
+        let rules: Vec<_> = self.rules.iter().filter(|rule| rule.applies_to(key).is_ok()).cloned().collect();
+        if rules.len() == self.rules.len() { self.everything.clone() } else { Arc::new(Plan::new(rules)) }
+    }
+
+    /// The rule of this name.
+    pub fn rule(&self, name: &str) -> Option<&Arc<Rule>> {
+        self.rules.iter().find(|rule| &*rule.name == name)
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 
 use parking_lot::RwLock;
 
-pub use instance::InstanceState;
+pub use instance::{InstanceState, Known, WindowRows};
 pub use marks::{Mark, Marks, Numbering};
 pub use presence::{Heard, Hearing, Presence, Silence};
 pub use view::{InstanceView, Status};
@@ -109,7 +109,7 @@ impl State {
     pub fn active_alerts(&self) -> Vec<Arc<Alert>> {
         let mut alerts: Vec<_> = Vec::new();
         for shard in &self.shards {
-            alerts.extend(shard.read().values().flat_map(|i| i.firing.iter().map(|f| f.alert.clone())));
+            alerts.extend(shard.read().values().flat_map(|i| i.progress.firing.iter().map(|f| f.alert.clone())));
         }
         alerts.sort_unstable_by_key(|alert| Reverse((alert.triggered_at, alert.alert_id)));
         alerts

@@ -25,6 +25,28 @@ pub const MAX_NAME_BYTES: usize = 128;
 /// The instance of a report that names none.
 pub const DEFAULT_INSTANCE: &str = "default";
 
+/// Metrics that agents send, by the names that rules, dashboards and other clients know them by.
+pub const WELL_KNOWN_METRICS: [&str; 18] = [
+    "cpu_percent",
+    "memory_percent",
+    "memory_used_bytes",
+    "swap_percent",
+    "disk_percent",
+    "disk_read_bytes",
+    "disk_write_bytes",
+    "network_rx_bytes",
+    "network_tx_bytes",
+    "load_1m",
+    "load_5m",
+    "load_15m",
+    "processes",
+    "uptime_seconds",
+    "request_count",
+    "request_rate",
+    "error_count",
+    "error_rate",
+];
+
 /// Whether the server takes `name` for a service, an instance or a metric: 1 to 128 bytes of
 /// `A-Z a-z 0-9 _ . : / -`, the first a letter or digit.
 pub fn is_valid_name(name: &str) -> bool {

@@ -19,7 +19,7 @@ use crate::{
     health::{Condition, Health},
     journal::{Reader, SinkCursor},
     log::chain,
-    model::{Alert, Event, Timestamp},
+    model::{Alert, Event, EventKind, Timestamp},
     stats::Stats,
     store::{AlertStore, StoreError},
 };
@@ -136,8 +136,10 @@ impl Writer {
         let Some((last_seq, _)) = events.last() else { return Ok(()) };
         let rows = latest_rows(events);
         let begin = Instant::now();
-        self.last_begin = Some(begin);
-        self.store.write(&rows)?;
+        if !rows.is_empty() {
+            self.last_begin = Some(begin);
+            self.store.write(&rows)?;
+        }
         self.cursor.advance(*last_seq);
         self.stats.store_write.observe(begin.elapsed().as_secs_f64());
         self.stats.store_batches.inc();
@@ -231,7 +233,9 @@ enum Failure {
 /// earlier ones of the same batch need no statement.
 fn latest_rows(events: &[(u64, Event)]) -> Vec<Arc<Alert>> {
     let mut seen = HashSet::with_capacity(events.len());
-    let latest = events.iter().rev().filter(|(_, event)| seen.insert(event.alert.alert_id));
+    // Telling again changes no row.
+    let latest = events.iter().rev().filter(|(_, event)| event.kind != EventKind::Repeat);
+    let latest = latest.filter(|(_, event)| seen.insert(event.alert.alert_id));
     let mut rows: Vec<_> = latest.map(|(_, event)| event.alert.clone()).collect();
     rows.reverse();
     rows

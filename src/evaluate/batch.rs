@@ -105,7 +105,6 @@ impl Work<'_> {
         part.changed.dedup();
         for key in std::mem::take(&mut part.changed) {
             if let Some(instance) = shard.get_mut(&key).filter(|instance| instance.unsaved) {
-                instance.unsaved = false;
                 part.done.snapshots.push(Snapshot::of(instance));
             }
         }
@@ -132,10 +131,10 @@ impl Work<'_> {
                 instance
             }
             None if self.state.try_add_instance() => {
-                let mut fresh = InstanceState::new(item.key.clone(), self.rules.applicable(&item.key), self.now);
+                let mut fresh = InstanceState::new(item.key.clone(), self.rules.plan(&item.key), self.now);
                 // Counting from the clock, not from 0: an instance that was forgotten for good, a new journal or another
                 // server on the same database never counts the same raise again.
-                fresh.raises = chunk.received_at.as_nanos().unsigned_abs();
+                fresh.progress.raises = chunk.received_at.as_nanos().unsigned_abs();
                 shard.entry(item.key.clone()).or_insert(fresh)
             }
             Some(_) | None => return reject(Rejection::InstanceCap, tally),
@@ -160,11 +159,9 @@ impl Work<'_> {
         }
         // The pure part comes first: if it panics, nothing has changed, and only this report is refused.
         let reading = reading(chunk, item, report);
-        let verdict = catch_unwind(AssertUnwindSafe(|| {
-            evaluate(&self.rules.rules, &instance.applicable, &instance.firing, instance.raises, &reading)
-        }));
-        let changes = match verdict {
-            Ok(changes) => changes,
+        let verdict = catch_unwind(AssertUnwindSafe(|| evaluate(&instance.progress, &reading)));
+        let outcome = match verdict {
+            Ok(outcome) => outcome,
             Err(panic) => {
                 part.done.panics.push(panic_message(&*panic));
                 // Its mark moves past it: sent again, it would only panic again.
@@ -173,7 +170,7 @@ impl Work<'_> {
             }
         };
         advance(instance, epoch, report);
-        instance.take_readings(&report.metrics);
+        instance.take_readings(&report.metrics, report.at, self.now);
         instance.skew_nanos = chunk.stream.skew_nanos.or(instance.skew_nanos);
         instance.silence.heard_report(self.now);
         instance.presence = if report.leaving { Presence::Left(self.now) } else { Presence::Present };
@@ -181,18 +178,14 @@ impl Work<'_> {
         instance.unsaved = true;
         tally.accepted += 1;
         tally.last = Some((item.place, if report.sequence == 0 { 0 } else { report.sequence }));
-        if changes.is_empty() {
+        let events = instance.progress.apply(outcome, &report.metrics, chunk.received_at);
+        if events.is_empty() {
             return;
         }
-        for change in changes {
-            let kind = change.event.kind;
-            tally.raised += u64::from(kind == EventKind::Raise);
-            part.done.firing_delta += i64::from(kind == EventKind::Raise) - i64::from(kind == EventKind::Resolve);
-            if report.sequence == 0 && matches!(kind, EventKind::Raise | EventKind::Record) {
-                instance.raises += 1;
-            }
-            instance.take_change(&change);
-            part.events.push((position, change.event));
+        for event in events {
+            tally.raised += u64::from(event.kind == EventKind::Raise);
+            part.done.firing_delta += event.kind.firing_delta();
+            part.events.push((position, event));
         }
         part.changed.push(item.key.clone());
     }

@@ -11,7 +11,7 @@ use super::Options;
 use crate::{
     journal::Snapshot,
     model::{Event, EventKind, ResolveReason, Timestamp},
-    rules::{Condition, RuleSet, silence},
+    rules::look,
     state::{Heard, InstanceState, Presence, Shard, State},
 };
 
@@ -25,7 +25,6 @@ const PARALLEL_FROM: usize = 20_000;
 /// A look at one moment.
 pub(super) struct Look<'a> {
     pub(super) state: &'a State,
-    pub(super) rules: &'a RuleSet,
     pub(super) options: &'a Options,
     pub(super) heard: Heard,
     pub(super) now: Timestamp,
@@ -70,7 +69,6 @@ impl Look<'_> {
             if !keep {
                 done.snapshots.push(Snapshot::none(&instance.key));
             } else if instance.unsaved && !instance.is_shown() {
-                instance.unsaved = false;
                 done.snapshots.push(Snapshot::of(instance));
             }
             keep
@@ -82,19 +80,20 @@ impl Look<'_> {
     fn instance(&self, instance: &mut InstanceState, done: &mut Done) -> bool {
         match instance.presence {
             Presence::Present => {
-                let silent = instance.silence.length(self.heard);
-                let patience = instance.silence.patience();
-                instance.stale = silent >= self.options.stale_after.unwrap_or(patience);
+                let silent = instance.silent_for(self.heard);
+                instance.stale = silent >= self.options.stale_after.unwrap_or(instance.silence.patience());
                 if silent >= self.options.forget_after {
                     self.forget(instance, ResolveReason::Forgotten, done);
-                } else if instance.silence.is_armed() {
-                    self.silence(instance, silent, patience, done);
+                } else {
+                    self.look(instance, done);
                 }
                 true
             }
             Presence::Left(since) => {
                 if self.heard.since(since) >= LEFT_FOR {
                     self.forget(instance, ResolveReason::Left, done);
+                } else {
+                    self.look(instance, done);
                 }
                 true
             }
@@ -102,29 +101,29 @@ impl Look<'_> {
         }
     }
 
-    fn silence(&self, instance: &mut InstanceState, silent: Duration, patience: Duration, done: &mut Done) {
-        for idx in 0..instance.applicable.len() {
-            let place = instance.applicable[idx];
-            let rule = &self.rules.rules[place as usize];
-            let Condition::Absent { after } = rule.condition else { continue };
-            if silent < after.unwrap_or(patience) || instance.firing.iter().any(|f| f.rule == place) {
-                continue;
-            }
-            let change = silence(rule, place, &instance.key, silent.as_secs_f64(), instance.raises, self.now);
-            instance.raises += 1;
-            instance.take_change(&change);
-            instance.unsaved = false;
-            done.n_raised += 1;
-            done.firing_delta += 1;
-            done.events.push(change.event);
-            done.snapshots.push(Snapshot::of(instance));
+    fn look(&self, instance: &mut InstanceState, done: &mut Done) {
+        if !instance.progress.plan.is_timed {
+            return;
         }
+        let outcome = instance.with_hush(self.heard, |hush| look(&instance.progress, &instance.key, hush, self.now));
+        if outcome.is_quiet() {
+            return;
+        }
+        let events = instance.progress.apply_look(outcome, self.now);
+        done.n_raised += events.iter().filter(|event| event.kind == EventKind::Raise).count() as u64;
+        done.events(events);
+        done.snapshots.push(Snapshot::of(instance));
     }
 
     fn forget(&self, instance: &mut InstanceState, why: ResolveReason, done: &mut Done) {
-        let events = instance.forget(self.now, self.heard, why);
+        done.events(instance.forget(self.now, self.heard, why));
         self.state.remove_instance();
-        done.firing_delta -= events.iter().filter(|event| event.kind == EventKind::Resolve).count() as i64;
-        done.events.extend(events);
+    }
+}
+
+impl Done {
+    fn events(&mut self, events: Vec<Event>) {
+        self.firing_delta += events.iter().map(|event| event.kind.firing_delta()).sum::<i64>();
+        self.events.extend(events);
     }
 }

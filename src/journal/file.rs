@@ -7,9 +7,12 @@ use uuid::Uuid;
 
 use super::{
     Entry,
-    record::{self, RecordError, RestoredInstance},
+    record::{self, RecordError, RestoredInstance, WindowsChange},
 };
-use crate::model::{Event, Timestamp};
+use crate::{
+    model::{Event, Timestamp},
+    rules::RuleRecord,
+};
 
 /// Layout of the file; one of another number is refused.
 const LAYOUT: i64 = 1;
@@ -32,6 +35,18 @@ CREATE TABLE IF NOT EXISTS instances (
     instance TEXT NOT NULL,
     body     BLOB NOT NULL,
     PRIMARY KEY (service, instance)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS windows (
+    service  TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    part     INTEGER NOT NULL,
+    body     BLOB NOT NULL,
+    PRIMARY KEY (service, instance, part)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rules (
+    name       TEXT PRIMARY KEY,
+    question   TEXT NOT NULL,
+    generation INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursors (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS server (id BLOB NOT NULL);
@@ -142,15 +157,48 @@ impl File {
 
     pub(super) fn instances(&self) -> Result<Vec<RestoredInstance>, JournalError> {
         let failed = |source| self.failed("reading instances from", source);
-        let mut statement = self.connection.prepare("SELECT service, instance, body FROM instances").map_err(failed)?;
+        let damaged = |source| JournalError::Damaged { path: self.path.clone(), source };
+        let mut statement = self
+            .connection
+            .prepare("SELECT service, instance, body FROM instances ORDER BY service, instance")
+            .map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
+        let mut windows = self
+            .connection
+            .prepare("SELECT service, instance, body FROM windows ORDER BY service, instance, part")
+            .map_err(failed)?;
+        let mut window_rows = windows.query([]).map_err(failed)?;
+        let mut next_window = || -> Result<Option<(String, String, Vec<u8>)>, JournalError> {
+            window_rows.next().map_err(failed)?.map(|row| row.try_into().map_err(failed)).transpose()
+        };
+        // Both come in the order of their instances: one walk along both.
+        let mut window = next_window()?;
         let mut instances = Vec::new();
         while let Some(row) = rows.next().map_err(failed)? {
             let (service, instance, body): (String, String, Vec<u8>) = row.try_into().map_err(failed)?;
-            let damaged = |source| JournalError::Damaged { path: self.path.clone(), source };
-            instances.push(record::decode_instance(&service, &instance, &body).map_err(damaged)?);
+            let mut parts = Vec::new();
+            while let Some((of_service, of_instance, part)) =
+                window.take_if(|(s, i, _)| (s.as_str(), i.as_str()) <= (service.as_str(), instance.as_str()))
+            {
+                if (&of_service, &of_instance) == (&service, &instance) {
+                    parts.push(record::decode_windows(&part).map_err(damaged)?);
+                }
+                window = next_window()?;
+            }
+            instances.push(record::decode_instance(&service, &instance, &body, parts).map_err(damaged)?);
         }
         Ok(instances)
+    }
+
+    pub(super) fn rules(&self) -> Result<Vec<RuleRecord>, JournalError> {
+        let failed = |source| self.failed("reading rules from", source);
+        let query = "SELECT name, question, generation FROM rules";
+        let mut statement = self.connection.prepare(query).map_err(failed)?;
+        let record = |row: &rusqlite::Row<'_>| {
+            let name: String = row.get(0)?;
+            Ok(RuleRecord { name: name.into(), question: row.get(1)?, generation: row.get(2)? })
+        };
+        statement.query_map([], record).and_then(Iterator::collect).map_err(failed)
     }
 
     /// Whether more events that every sink has had are kept than may be.
@@ -198,12 +246,32 @@ impl File {
             let mut save = transaction
                 .prepare_cached("INSERT OR REPLACE INTO instances (service, instance, body) VALUES (?1, ?2, ?3)")?;
             let mut drop = transaction.prepare_cached("DELETE FROM instances WHERE service = ?1 AND instance = ?2")?;
+            let mut add_windows = transaction.prepare_cached(
+                "INSERT OR REPLACE INTO windows (service, instance, part, body) VALUES (?1, ?2, ?3, ?4)",
+            )?;
+            let mut drop_windows =
+                transaction.prepare_cached("DELETE FROM windows WHERE service = ?1 AND instance = ?2")?;
             for snapshot in entries.iter().flat_map(|entry| &entry.snapshots) {
                 let (service, instance) = (snapshot.key.service(), snapshot.key.instance());
                 match &snapshot.body {
                     Some(body) => save.execute(params![service, instance, body])?,
                     None => drop.execute(params![service, instance])?,
                 };
+                match &snapshot.windows {
+                    WindowsChange::Keep => {}
+                    WindowsChange::Add(part, body) => {
+                        add_windows.execute(params![service, instance, part, body])?;
+                    }
+                    WindowsChange::Replace(body) => {
+                        drop_windows.execute(params![service, instance])?;
+                        if let Some(body) = body {
+                            add_windows.execute(params![service, instance, 0, body])?;
+                        }
+                    }
+                }
+            }
+            if let Some(rules) = entries.iter().rev().find_map(|entry| entry.rules.as_ref()) {
+                save_rules(&transaction, rules)?;
             }
             save_cursors(&transaction, cursors)?;
             if let Some(delivered) = delivered {
@@ -242,6 +310,15 @@ impl File {
     fn failed(&self, doing: &'static str, source: rusqlite::Error) -> JournalError {
         JournalError::Sqlite { doing, path: self.path.clone(), source }
     }
+}
+
+fn save_rules(transaction: &Transaction<'_>, rules: &[RuleRecord]) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM rules", [])?;
+    let mut save = transaction.prepare_cached("INSERT INTO rules (name, question, generation) VALUES (?1, ?2, ?3)")?;
+    for rule in rules {
+        save.execute(params![&*rule.name, rule.question, rule.generation])?;
+    }
+    Ok(())
 }
 
 fn save_cursors(transaction: &Transaction<'_>, cursors: &[(&str, u64)]) -> rusqlite::Result<()> {

@@ -36,14 +36,13 @@ fn raise(service: &str) -> (Arc<Alert>, Entry) {
     let wire_time = at.as_nanos().unsigned_abs();
     let reading =
         Reading { key: &key, metrics: &metrics, at, wire_time, received_at: at, skew_nanos: 0, epoch: 7, sequence: 3 };
-    let changes = evaluate(&rules.rules, &[0], &[], 0, &reading);
-    let mut instance = InstanceState::new(key, Box::new([0]), Heard::default());
-    instance.take_readings(&metrics);
+    let mut instance = InstanceState::new(key.clone(), rules.plan(&key), Heard::default());
+    instance.take_readings(&metrics, at, Heard::default());
     instance.marks.advance(7, 3, wire_time);
-    instance.take_change(&changes[0]);
-    let event = changes[0].event.clone();
-    let alert = event.alert.clone();
-    (alert, Entry { events: vec![event], snapshots: vec![Snapshot::of(&instance)], receipts: Vec::new() })
+    let outcome = evaluate(&instance.progress, &reading);
+    let events = instance.progress.apply(outcome, &metrics, at);
+    let alert = events[0].alert.clone();
+    (alert, Entry { events, snapshots: vec![Snapshot::of(&mut instance)], ..Entry::default() })
 }
 
 #[test]
@@ -61,9 +60,9 @@ fn what_was_receipted_is_there_after_a_restart_to_the_last_field() {
     let beside = open(&dir);
     let restored = beside.restore().expect("readable");
     assert_eq!(restored.len(), 1);
-    assert_eq!(restored[0].firing, std::slice::from_ref(&alert));
+    assert_eq!(restored[0].firing[0].what.alert, alert);
     assert_eq!(restored[0].marks[0].sequence, 3);
-    assert_eq!(restored[0].metrics, [("cpu_percent".into(), 95.0)]);
+    assert_eq!(restored[0].metrics, [("cpu_percent".into(), 95.0, true)]);
     let events = beside.reader().expect("a reader").read(0, 10).expect("readable");
     assert_eq!(events, [(1, Event { kind: EventKind::Raise, alert })]);
     assert_eq!((beside.last_seq(), beside.server_id()), (1, server_id));

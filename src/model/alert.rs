@@ -100,10 +100,21 @@ pub enum EventKind {
     Resolve,
     /// A further violating report under `record = "every"`: a closed row of its own, which nobody is told of.
     Record,
+    /// It still fires, and is told of again; no part of the row.
+    Repeat,
 }
 
 impl EventKind {
-    const ALL: [Self; 4] = [Self::Raise, Self::Update, Self::Resolve, Self::Record];
+    const ALL: [Self; 5] = [Self::Raise, Self::Update, Self::Resolve, Self::Record, Self::Repeat];
+
+    /// By how many more alerts fire after it.
+    pub const fn firing_delta(self) -> i64 {
+        match self {
+            Self::Raise => 1,
+            Self::Resolve => -1,
+            Self::Update | Self::Record | Self::Repeat => 0,
+        }
+    }
 
     /// The name in logs, the database and REST.
     pub const fn as_str(self) -> &'static str {
@@ -112,6 +123,7 @@ impl EventKind {
             Self::Update => "update",
             Self::Resolve => "resolve",
             Self::Record => "record",
+            Self::Repeat => "repeat",
         }
     }
 }
@@ -207,7 +219,7 @@ impl Alert {
     /// The same alert after one more event of its life.
     fn advanced(&self, event: LifeEvent) -> Self {
         let mut next = self.clone();
-        next.version += 1;
+        next.version = next.version.checked_add(1).expect("no alert lives through four billion events");
         if let Some(value) = event.value {
             next.last_value = value;
         }
@@ -216,6 +228,19 @@ impl Alert {
         }
         next.life.push(event);
         next
+    }
+
+    /// The same alert after its rule changed what it says.
+    #[must_use]
+    pub fn updated(
+        &self,
+        at: Timestamp,
+        severity: Severity,
+        labels: Arc<BTreeMap<String, String>>,
+        summary: String,
+    ) -> Self {
+        let next = self.advanced(LifeEvent { kind: EventKind::Update, at, by: None, value: None });
+        Self { severity, labels, summary, ..next }
     }
 
     /// The same alert, resolved at `at`, but never before it was raised.

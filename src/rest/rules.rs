@@ -44,14 +44,15 @@ pub(super) fn list(shared: &Shared, pairs: Pairs) -> Result<Response, Problem> {
     for alert in &alerts {
         *firing.entry(&alert.rule).or_default() += 1;
     }
-    let view = |rule| rule_view(rule, firing.get(&*rule.name).copied().unwrap_or(0));
-    json(&RulesView { source: &rules.source, rules: rules.rules.iter().map(view).collect() })
+    let count = |rule: &Rule| firing.get(&*rule.name).copied().unwrap_or(0);
+    let views = rules.rules.iter().map(|rule| rule_view(rule, count(rule)));
+    json(&RulesView { source: &rules.source, rules: views.collect() })
 }
 
 fn rule_view(rule: &Rule, firing: usize) -> RuleView<'_> {
     RuleView {
         name: &rule.name,
-        when: &rule.when,
+        when: &rule.when_text,
         severity: rule.severity.as_str(),
         services: patterns(rule.services.as_ref(), &["*"]),
         exclude: patterns(rule.exclude.as_ref(), &[]),

@@ -1,10 +1,11 @@
-//! One report, or one silence, against the rules of its instance.
+//! One report, or the time, against the rules of its instance: what it brings, and no more.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    Record, Rule,
-    condition::{Condition, Held, Truth},
+    Progress, Record, Rule,
+    condition::{Facts, Held, Truth, When},
+    progress::{MAX_EVIDENCE, Outcome, Step},
 };
 use crate::model::{
     Alert, Event, EventKind, Evidence, EvidencePoint, InstanceKey, LifeEvent, Name, RaiseId, ResolveReason, Timestamp,
@@ -12,6 +13,8 @@ use crate::model::{
 
 /// Readings received longer than this after they were taken are late.
 const LATE_AFTER_NANOS: i64 = 60 * 1_000_000_000;
+/// What was pending begins anew when reports are further apart.
+pub(super) const MAX_GAP: Duration = Duration::from_secs(5 * 60);
 
 /// One report as the rules see it.
 #[derive(Clone, Copy, Debug)]
@@ -34,67 +37,194 @@ pub struct Reading<'a> {
     pub sequence: u64,
 }
 
-/// An alert that fires, and the place of its rule.
-#[derive(Clone, Debug)]
-pub struct Firing {
-    /// The rule's place in the rule set.
-    pub rule: u32,
-    /// The alert as it is now.
-    pub alert: Arc<Alert>,
-}
-
-/// An event, and the place of the rule it belongs to.
-#[derive(Clone, Debug)]
-pub struct Change {
-    /// The rule's place in the rule set.
-    pub rule: u32,
-    /// What happened.
-    pub event: Event,
-}
-
-/// What one report does to the alerts of its instance. `applicable` are places in `rules`, `raises` is the instance's
-/// count of raises that no numbered report caused; each such raise among the changes adds one to it.
-pub fn evaluate(
-    rules: &[Rule],
-    applicable: &[u32],
-    firing: &[Firing],
-    raises: u64,
-    reading: &Reading<'_>,
-) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let mut raises = raises;
-    for &place in applicable {
-        let rule = &rules[place as usize];
-        let current = firing.iter().find(|f| f.rule == place).map(|f| &f.alert);
-        let event = match (rule.condition.ask(reading.metrics), current) {
-            (Truth::True(held), None) => raise(rule, &held, reading, &mut raises),
-            (Truth::True(held), Some(episode)) if rule.record == Record::Every => {
-                record(rule, &held, reading, episode, &mut raises)
-            }
-            (Truth::False(value), Some(alert)) => {
-                let resolved = alert.resolved(reading.at, ResolveReason::Cleared, value);
-                Event { kind: EventKind::Resolve, alert: Arc::new(resolved) }
-            }
-            (Truth::True(_), Some(_)) | (Truth::False(_), None) | (Truth::Unknown, _) => continue,
-        };
-        changes.push(Change { rule: place, event });
+/// What a report brings to an instance. Nothing is allocated unless something changes.
+pub fn evaluate(progress: &Progress, reading: &Reading<'_>) -> Outcome {
+    let (clock, now) = progress.clock.after(reading.at);
+    let gap = progress.clock.latest.is_some_and(|latest| now.since(latest) > MAX_GAP) && !progress.pending.is_empty();
+    let mut report =
+        Report { progress, reading, now, outcome: Outcome { clock, gap, raises: progress.raises, steps: Vec::new() } };
+    for (place, rule) in progress.plan.rules.iter().enumerate() {
+        report.judge(place, rule);
     }
-    changes
+    report.outcome
 }
 
-/// What it means that the instance has been silent for `seconds` at `now`: the raise of the silence rule at `place`.
-/// The caller has found that it is due and does not fire yet.
-pub fn silence(rule: &Rule, place: u32, key: &Arc<InstanceKey>, seconds: f64, raises: u64, now: Timestamp) -> Change {
-    debug_assert!(matches!(rule.condition, Condition::Absent { .. }), "only silence rules are raised by silence");
-    let threshold = match rule.condition {
-        Condition::Absent { after } => after.map(|after| after.as_secs_f64()),
-        Condition::Compare { .. } => None,
+struct Report<'a> {
+    progress: &'a Progress,
+    reading: &'a Reading<'a>,
+    now: Timestamp,
+    outcome: Outcome,
+}
+
+impl Report<'_> {
+    fn judge(&mut self, place: usize, rule: &Rule) {
+        let facts = self.facts(rule);
+        let truth = rule.when.ask(&facts);
+        let Some(firing) = self.progress.firing_of(place) else { return self.wait(place, rule, truth) };
+        if truth == Truth::True {
+            if firing.clear_since.is_some() {
+                self.outcome.steps.push(Step::Clear { rule: place, since: None });
+            }
+            if rule.record == Record::Every {
+                self.record(place, rule, &firing.alert);
+            }
+            return;
+        }
+        match rule.clear.as_ref().map_or(truth.negated(), |clear| clear.ask(&facts)) {
+            Truth::True => {
+                let since = firing.clear_since.unwrap_or(self.now);
+                if self.now.since(since) >= rule.keep_firing_for {
+                    let value = rule.when.condition().and_then(|c| c.value_of(&firing.alert.metric, &facts));
+                    let resolved = firing.alert.resolved(self.reading.at, ResolveReason::Cleared, value);
+                    self.event(place, EventKind::Resolve, resolved);
+                } else if firing.clear_since.is_none() {
+                    self.outcome.steps.push(Step::Clear { rule: place, since: Some(since) });
+                }
+            }
+            Truth::False if firing.clear_since.is_some() => {
+                self.outcome.steps.push(Step::Clear { rule: place, since: None });
+            }
+            Truth::False | Truth::Unknown => {}
+        }
+    }
+
+    /// A rule that does not fire.
+    fn wait(&mut self, place: usize, rule: &Rule, truth: Truth) {
+        let pending = self.progress.pending_of(place).filter(|_| !self.outcome.gap);
+        match truth {
+            Truth::True => {
+                let since = pending.map_or(self.now, |pending| pending.since);
+                let Some(held) = self.held(rule) else { return };
+                let point = EvidencePoint { at: self.reading.at, value: held.value };
+                if self.now.since(since) < rule.r#for {
+                    self.outcome.steps.push(Step::Pend { rule: place, since, point });
+                    return;
+                }
+                let points = if rule.r#for.is_zero() {
+                    self.window_evidence(rule).unwrap_or_else(|| vec![point])
+                } else {
+                    let mut points = pending.map(|pending| pending.trail.points.clone()).unwrap_or_default();
+                    points.push(point);
+                    points
+                };
+                let alert = self.raise(rule, &held, points);
+                self.event(place, EventKind::Raise, alert);
+            }
+            Truth::False if pending.is_some() => self.outcome.steps.push(Step::Calm { rule: place }),
+            Truth::False | Truth::Unknown => {}
+        }
+    }
+
+    /// A closed row of its own for one more violating report of `episode`.
+    fn record(&mut self, place: usize, rule: &Rule, episode: &Alert) {
+        let Some(held) = self.held(rule) else { return };
+        let point = EvidencePoint { at: self.reading.at, value: held.value };
+        let mut row = self.raise(rule, &held, vec![point]);
+        row.episode_id = episode.alert_id;
+        row.resolved_at = Some(row.triggered_at);
+        row.resolve_reason = Some(ResolveReason::Recorded);
+        row.life.iter_mut().for_each(|event| event.kind = EventKind::Record);
+        self.event(place, EventKind::Record, row);
+    }
+
+    fn raise(&mut self, rule: &Rule, held: &Held, points: Vec<EvidencePoint>) -> Alert {
+        let reading = self.reading;
+        let id = match reading.sequence {
+            0 => {
+                self.outcome.raises += 1;
+                RaiseId::Counter(self.outcome.raises)
+            }
+            sequence => RaiseId::Report { reading: reading.wire_time, epoch: reading.epoch, sequence },
+        };
+        let delay =
+            reading.received_at.as_nanos().saturating_sub(reading.at.as_nanos()).saturating_add(reading.skew_nanos);
+        let times =
+            Times { triggered_at: reading.at, received_at: reading.received_at, late: delay > LATE_AFTER_NANOS };
+        let evidence = Evidence { when: rule.when_text.clone(), points };
+        Alert { evidence: Some(Arc::new(evidence)), ..new_alert(rule, held, reading.key, id, times) }
+    }
+
+    fn held(&self, rule: &Rule) -> Option<Held> {
+        rule.when.condition()?.held(&self.facts(rule))
+    }
+
+    /// The points of the window that the alert is about, if it is about one.
+    fn window_evidence(&self, rule: &Rule) -> Option<Vec<EvidencePoint>> {
+        let subject = rule.when.condition()?.subject(&self.facts(rule))?;
+        let window = subject.sides().0.first_window()?;
+        let current = self.reading.metrics.iter().find(|(name, _)| *name == window.metric).map(|(_, value)| *value);
+        let of_rule = |s: &&super::Series| s.generation == rule.generation && s.metric == window.metric;
+        let series = self.progress.series.iter().find(of_rule)?;
+        Some(series.evidence(window.span, self.now, current, MAX_EVIDENCE))
+    }
+
+    fn facts(&self, rule: &Rule) -> Facts<'_> {
+        Facts {
+            metrics: self.reading.metrics,
+            series: &self.progress.series,
+            taken: false,
+            generation: rule.generation,
+            now: self.now,
+        }
+    }
+
+    fn event(&mut self, rule: usize, kind: EventKind, alert: Alert) {
+        self.outcome.steps.push(Step::Event { rule, event: Event { kind, alert: Arc::new(alert) } });
+    }
+}
+
+/// How an instance is heard.
+#[derive(Clone, Copy)]
+pub struct Hush<'a> {
+    /// How long it has been silent.
+    pub silent: Duration,
+    /// How long it may be silent when its rule does not say.
+    pub patience: Duration,
+    /// For how long its reports have lacked a metric; `None`: they never had it.
+    pub lacking: &'a dyn Fn(&str) -> Option<Duration>,
+}
+
+/// What the time brings to an instance: silence, and telling again. `hush` is `None` for an instance whose silence means
+/// nothing: it has left, or has not reported often enough to be missed.
+pub fn look(progress: &Progress, key: &Arc<InstanceKey>, hush: Option<Hush<'_>>, now: Timestamp) -> Outcome {
+    let mut outcome = Outcome { clock: progress.clock, gap: false, raises: progress.raises, steps: Vec::new() };
+    for (place, rule) in progress.plan.rules.iter().enumerate() {
+        let event = match (progress.firing_of(place), hush) {
+            (Some(firing), _) => {
+                let due = rule.repeat.is_some_and(|repeat| now.since(firing.notified_at) >= repeat);
+                due.then(|| Event { kind: EventKind::Repeat, alert: firing.alert.clone() })
+            }
+            (None, Some(hush)) => silence(rule, &hush).map(|held| {
+                outcome.raises += 1;
+                let id = RaiseId::Counter(outcome.raises);
+                let times = Times { triggered_at: now, received_at: now, late: false };
+                let alert = new_alert(rule, &held, key, id, times);
+                Event { kind: EventKind::Raise, alert: Arc::new(alert) }
+            }),
+            (None, None) => None,
+        };
+        outcome.steps.extend(event.map(|event| Step::Event { rule: place, event }));
+    }
+    outcome
+}
+
+/// What a rule on silence finds.
+fn silence(rule: &Rule, hush: &Hush<'_>) -> Option<Held> {
+    let held = |value: Duration, threshold: Option<Duration>| Held {
+        metric: "absent".into(),
+        value: value.as_secs_f64(),
+        threshold: threshold.map(|threshold| threshold.as_secs_f64()),
     };
-    let held = Held { metric: "absent".into(), value: seconds, threshold };
-    let id = RaiseId::Counter(raises + 1).alert_id(key, &rule.name);
-    let times = Times { triggered_at: now, received_at: now, late: false };
-    let alert = Alert { evidence: None, ..new_alert(rule, &held, key, id, times) };
-    Change { rule: place, event: Event { kind: EventKind::Raise, alert: Arc::new(alert) } }
+    match &rule.when {
+        When::Report(_) => None,
+        When::Silent { after } => (hush.silent >= after.unwrap_or(hush.patience)).then(|| held(hush.silent, *after)),
+        When::Lacking { metric, after } => {
+            let lacking = (hush.lacking)(metric)?;
+            // The reports since then must have lacked it: where there are none, it is the instance that is silent.
+            let heard = hush.silent < hush.patience.min(*after);
+            (heard && lacking >= *after).then(|| held(lacking, Some(*after)))
+        }
+    }
 }
 
 struct Times {
@@ -103,35 +233,9 @@ struct Times {
     late: bool,
 }
 
-fn raise(rule: &Rule, held: &Held, reading: &Reading<'_>, raises: &mut u64) -> Event {
-    Event { kind: EventKind::Raise, alert: Arc::new(alert_of(rule, held, reading, raises)) }
-}
-
-/// A closed row of its own for one more violating report of `episode`.
-fn record(rule: &Rule, held: &Held, reading: &Reading<'_>, episode: &Alert, raises: &mut u64) -> Event {
-    let mut row = alert_of(rule, held, reading, raises);
-    row.episode_id = episode.alert_id;
-    row.resolved_at = Some(row.triggered_at);
-    row.resolve_reason = Some(ResolveReason::Recorded);
-    row.life.iter_mut().for_each(|event| event.kind = EventKind::Record);
-    Event { kind: EventKind::Record, alert: Arc::new(row) }
-}
-
-fn alert_of(rule: &Rule, held: &Held, reading: &Reading<'_>, raises: &mut u64) -> Alert {
-    let id = match reading.sequence {
-        0 => {
-            *raises += 1;
-            RaiseId::Counter(*raises)
-        }
-        sequence => RaiseId::Report { reading: reading.wire_time, epoch: reading.epoch, sequence },
-    };
-    let delay = reading.received_at.as_nanos().saturating_sub(reading.at.as_nanos()).saturating_add(reading.skew_nanos);
-    let times = Times { triggered_at: reading.at, received_at: reading.received_at, late: delay > LATE_AFTER_NANOS };
-    new_alert(rule, held, reading.key, id.alert_id(reading.key, &rule.name), times)
-}
-
-fn new_alert(rule: &Rule, held: &Held, key: &Arc<InstanceKey>, id: uuid::Uuid, times: Times) -> Alert {
+fn new_alert(rule: &Rule, held: &Held, key: &Arc<InstanceKey>, id: RaiseId, times: Times) -> Alert {
     let at = times.triggered_at;
+    let id = id.alert_id(key, &rule.name);
     Alert {
         alert_id: id,
         episode_id: id,
@@ -142,11 +246,8 @@ fn new_alert(rule: &Rule, held: &Held, key: &Arc<InstanceKey>, id: uuid::Uuid, t
         threshold: held.threshold,
         severity: rule.severity,
         labels: rule.labels.clone(),
-        summary: rule.summary.fill(key, &rule.name, rule.severity, held),
-        evidence: Some(Arc::new(Evidence {
-            when: rule.when.clone(),
-            points: vec![EvidencePoint { at, value: held.value }],
-        })),
+        summary: rule.summary.fill(key, rule, &held.metric, held.value, held.threshold),
+        evidence: None,
         life: vec![LifeEvent { kind: EventKind::Raise, at, by: None, value: Some(held.value) }],
         late: times.late,
         triggered_at: at,

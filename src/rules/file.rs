@@ -1,29 +1,54 @@
 //! `gopherwatch.toml`: text to rules, or the line, column and field of what is wrong.
 
-use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc, time::Duration};
 
 use globset::{Glob, GlobSetBuilder};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Globs, Record, Rule, Summary, condition::Condition, parse::parse_condition};
-use crate::model::Severity;
+use super::{
+    Globs, Record, Rule, Summary,
+    condition::When,
+    parse::{Mention, SyntaxError, parse_clear, parse_when},
+    suggest::nearest,
+};
+use crate::{
+    model::{Name, Severity},
+    units::parse_duration,
+};
 
-/// A file that cannot be used. Lines and columns count from 1.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct FileError {
+/// Where something stands in a file. Lines and columns count from 1, columns in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Location {
     /// The line.
     pub line: usize,
-    /// The column, in characters.
+    /// The column.
     pub column: usize,
-    /// What is wrong, with the field it is wrong in.
-    pub message: String,
 }
 
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}, column {}: {}", self.line, self.column, self.message)
+impl Location {
+    /// Where the byte at `offset` of `text` stands.
+    pub fn of(text: &str, offset: usize) -> Self {
+        let before = &text[..text.floor_char_boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
     }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
+/// A file that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{location}: {message}")]
+pub struct FileError {
+    /// Where it is wrong.
+    pub location: Location,
+    /// What is wrong, with the field it is wrong in.
+    pub message: String,
 }
 
 #[derive(Deserialize)]
@@ -39,14 +64,22 @@ struct RawFile {
 #[serde(deny_unknown_fields)]
 struct RawDefaults {
     severity: Option<Spanned<String>>,
-    r#for: Option<Spanned<toml::Value>>,
+    r#for: Option<Spanned<String>>,
+    keep_firing_for: Option<Spanned<String>>,
+    repeat: Option<Spanned<String>>,
+    record: Option<Spanned<String>>,
+    runbook_url: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRule {
-    name: Spanned<String>,
-    when: Spanned<String>,
+    name: Option<Spanned<String>>,
+    when: Option<Spanned<String>>,
+    r#for: Option<Spanned<String>>,
+    keep_firing_for: Option<Spanned<String>>,
+    clear: Option<Spanned<String>>,
+    repeat: Option<Spanned<String>>,
     severity: Option<Spanned<String>>,
     services: Option<Vec<Spanned<String>>>,
     exclude: Option<Vec<Spanned<String>>>,
@@ -56,11 +89,7 @@ struct RawRule {
     labels: BTreeMap<String, String>,
     summary: Option<Spanned<String>>,
     runbook_url: Option<String>,
-    // Fields of the contract that this version does not evaluate yet: refused, so that nobody relies on them.
-    r#for: Option<Spanned<toml::Value>>,
-    keep_firing_for: Option<Spanned<toml::Value>>,
-    clear: Option<Spanned<toml::Value>>,
-    repeat: Option<Spanned<toml::Value>>,
+    // A field of the contract that this version does not have yet: refused, so that nobody relies on it.
     receivers: Option<Spanned<toml::Value>>,
 }
 
@@ -70,16 +99,12 @@ pub fn parse_file(text: &str, record: Option<Record>) -> Result<Option<Vec<Rule>
     let reader = Reader { text, record };
     let raw: RawFile = toml::from_str(text).map_err(|err| reader.toml_error(&err))?;
     reader.not_yet("receivers", raw.receivers.as_ref())?;
-    reader.not_yet("for", raw.defaults.r#for.as_ref())?;
-    let default_severity = match &raw.defaults.severity {
-        Some(word) => reader.severity(word)?,
-        None => Severity::Critical,
-    };
+    let defaults = reader.defaults(&raw.defaults)?;
     let Some(raw_rules) = raw.rules else { return Ok(None) };
     let mut rules: Vec<Rule> = Vec::with_capacity(raw_rules.len());
     for raw in raw_rules {
-        let span = raw.get_ref().name.span();
-        let rule = reader.rule(raw.into_inner(), default_severity)?;
+        let span = raw.get_ref().name.as_ref().map_or(raw.span(), Spanned::span);
+        let rule = reader.rule(raw, &defaults)?;
         if rules.iter().any(|other| other.name == rule.name) {
             return Err(reader.error(&span, &format!("name: another rule is called `{}`", rule.name)));
         }
@@ -88,70 +113,145 @@ pub fn parse_file(text: &str, record: Option<Record>) -> Result<Option<Vec<Rule>
     Ok(Some(rules))
 }
 
+/// What rules have that do not say otherwise.
+struct Defaults {
+    severity: Severity,
+    r#for: Duration,
+    keep_firing_for: Duration,
+    repeat: Option<Duration>,
+    record: Record,
+    runbook_url: Option<String>,
+}
+
 struct Reader<'a> {
     text: &'a str,
     record: Option<Record>,
 }
 
 impl Reader<'_> {
-    fn rule(&self, raw: RawRule, default_severity: Severity) -> Result<Rule, FileError> {
-        for (field, value) in [
-            ("for", &raw.r#for),
-            ("keep_firing_for", &raw.keep_firing_for),
-            ("clear", &raw.clear),
-            ("repeat", &raw.repeat),
-            ("receivers", &raw.receivers),
-        ] {
-            self.not_yet(field, value.as_ref())?;
-        }
-        let name = raw.name.get_ref();
+    fn defaults(&self, raw: &RawDefaults) -> Result<Defaults, FileError> {
+        Ok(Defaults {
+            severity: self.severity(raw.severity.as_ref())?.unwrap_or(Severity::Critical),
+            r#for: self.duration("for", raw.r#for.as_ref())?.unwrap_or_default(),
+            keep_firing_for: self.duration("keep_firing_for", raw.keep_firing_for.as_ref())?.unwrap_or_default(),
+            repeat: self.repeat(raw.repeat.as_ref())?,
+            record: self.record(raw.record.as_ref())?.unwrap_or_default(),
+            runbook_url: raw.runbook_url.clone(),
+        })
+    }
+
+    fn rule(&self, spanned: Spanned<RawRule>, defaults: &Defaults) -> Result<Rule, FileError> {
+        let whole = spanned.span();
+        let raw = spanned.into_inner();
+        self.not_yet("receivers", raw.receivers.as_ref())?;
+        let missing =
+            |field, example| self.error(&whole, &format!("{field}: a rule needs one, such as {field} = {example}"));
+        let name = raw.name.as_ref().ok_or_else(|| missing("name", "\"cpu-high\""))?;
         let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-        if name.is_empty() || name.len() > 128 || !name.chars().all(fits) {
-            return Err(self.error(&raw.name.span(), "name: use 1 to 128 of A-Z a-z 0-9 _ . -"));
+        if !(1..=128).contains(&name.get_ref().len()) || !name.get_ref().chars().all(fits) {
+            return Err(self.error(&name.span(), "name: use 1 to 128 of A-Z a-z 0-9 _ . -"));
         }
-        let condition = self.condition(&raw.when)?;
-        let severity = raw.severity.as_ref().map_or(Ok(default_severity), |word| self.severity(word))?;
-        let record = match &raw.record {
-            None => Record::default(),
-            Some(word) => match word.get_ref().as_str() {
-                "episode" => Record::Episode,
-                "every" => Record::Every,
-                _ => return Err(self.error(&word.span(), "record: use \"episode\" or \"every\"")),
-            },
+        let when_text = raw.when.as_ref().ok_or_else(|| missing("when", "\"cpu_percent > 90\""))?;
+        let (when, mut mentions) = self.read("when", when_text, parse_when)?;
+        let clear = match &raw.clear {
+            None => None,
+            Some(text) if when.condition().is_none() => {
+                return Err(self.error(&text.span(), "clear: absent() is cleared by the next report: remove it"));
+            }
+            Some(text) => {
+                let (clear, more) = self.read("clear", text, parse_clear)?;
+                mentions.extend(more);
+                Some(clear)
+            }
         };
-        let (text, span) = match raw.summary {
+        let r#for = match self.duration("for", raw.r#for.as_ref())? {
+            // absent() is a duration of its own, to which the file's default adds nothing.
+            None if when.condition().is_none() => Duration::ZERO,
+            None => defaults.r#for,
+            Some(r#for) if when.condition().is_none() && !r#for.is_zero() => {
+                let span = raw.r#for.as_ref().map_or(0..0, Spanned::span);
+                return Err(self.error(&span, "for: absent() says itself how long, as in absent(40s): remove it"));
+            }
+            Some(r#for) => r#for,
+        };
+        let (summary, span) = match raw.summary {
             Some(text) => (text.get_ref().clone(), text.span()),
-            None => (default_summary(&condition, raw.when.get_ref()), 0..0),
+            None => (default_summary(&when, when_text.get_ref()), 0..0),
         };
         Ok(Rule {
-            name: name.as_str().into(),
-            when: raw.when.get_ref().as_str().into(),
-            condition,
-            severity,
+            name: name.get_ref().as_str().into(),
+            place: 0,
+            generation: 0,
+            when_text: when_text.get_ref().as_str().into(),
+            when,
+            clear_text: raw.clear.as_ref().map(|text| text.get_ref().as_str().into()),
+            clear,
+            r#for,
+            keep_firing_for: self
+                .duration("keep_firing_for", raw.keep_firing_for.as_ref())?
+                .unwrap_or(defaults.keep_firing_for),
+            repeat: self.repeat(raw.repeat.as_ref())?.or(defaults.repeat),
+            severity: self.severity(raw.severity.as_ref())?.unwrap_or(defaults.severity),
             services: self.globs("services", raw.services)?,
             exclude: self.globs("exclude", raw.exclude)?,
             instances: self.globs("instances", raw.instances)?,
-            record: self.record.unwrap_or(record),
+            record: self.record.or(self.record(raw.record.as_ref())?).unwrap_or(defaults.record),
             labels: Arc::new(raw.labels),
-            summary: Summary::new(text).map_err(|why| self.error(&span, &format!("summary: {why}")))?,
-            runbook_url: raw.runbook_url,
+            summary: Summary::new(summary).map_err(|why| self.error(&span, &format!("summary: {why}")))?,
+            runbook_url: raw.runbook_url.or_else(|| defaults.runbook_url.clone()),
+            location: Location::of(self.text, when_text.span().start),
+            mentions,
         })
     }
 
-    fn condition(&self, when: &Spanned<String>) -> Result<Condition, FileError> {
-        parse_condition(when.get_ref()).map_err(|err| {
-            // The span holds the quotes. In a plain string the condition's bytes stand one behind the first quote; in
-            // one with escapes the column is only the string's.
-            let span = when.span();
-            let literal = self.text.get(span.start + 1..).is_some_and(|rest| rest.starts_with(when.get_ref().as_str()));
-            let at = if literal { span.start + 1 + err.offset } else { span.start };
-            self.error(&(at..at), &format!("when: {}", err.message))
-        })
+    /// Reads a condition; returns with it the metrics that it names, and where they stand.
+    #[expect(clippy::type_complexity, reason = "two results of one reading, named here and nowhere else")]
+    fn read<T>(
+        &self,
+        field: &str,
+        text: &Spanned<String>,
+        parse: fn(&str) -> Result<(T, Vec<Mention>), SyntaxError>,
+    ) -> Result<(T, Vec<(Name, Location)>), FileError> {
+        // The span holds the quotes. In a plain string the condition's bytes stand one behind the first quote; in one
+        // with escapes the column is only the string's.
+        let span = text.span();
+        let literal = self.text.get(span.start + 1..).is_some_and(|rest| rest.starts_with(text.get_ref().as_str()));
+        let at = |offset| if literal { span.start + 1 + offset } else { span.start };
+        let (condition, mentions) = parse(text.get_ref())
+            .map_err(|err| self.error(&(at(err.offset)..at(err.offset)), &format!("{field}: {}", err.message)))?;
+        let mention = |m: Mention| (m.metric.as_str().into(), Location::of(self.text, at(m.offset)));
+        Ok((condition, mentions.into_iter().map(mention).collect()))
     }
 
-    fn severity(&self, word: &Spanned<String>) -> Result<Severity, FileError> {
-        let unknown = |()| self.error(&word.span(), "severity: use \"info\", \"warning\" or \"critical\"");
-        word.get_ref().parse().map_err(unknown)
+    fn severity(&self, word: Option<&Spanned<String>>) -> Result<Option<Severity>, FileError> {
+        let unknown =
+            |word: &Spanned<String>| self.error(&word.span(), "severity: use \"info\", \"warning\" or \"critical\"");
+        word.map(|word| word.get_ref().parse().map_err(|()| unknown(word))).transpose()
+    }
+
+    fn record(&self, word: Option<&Spanned<String>>) -> Result<Option<Record>, FileError> {
+        let read = |word: &Spanned<String>| match word.get_ref().as_str() {
+            "episode" => Ok(Record::Episode),
+            "every" => Ok(Record::Every),
+            _ => Err(self.error(&word.span(), "record: use \"episode\" or \"every\"")),
+        };
+        word.map(read).transpose()
+    }
+
+    fn duration(&self, field: &str, text: Option<&Spanned<String>>) -> Result<Option<Duration>, FileError> {
+        let read = |text: &Spanned<String>| {
+            parse_duration(text.get_ref()).map_err(|why| self.error(&text.span(), &format!("{field}: {why}")))
+        };
+        text.map(read).transpose()
+    }
+
+    fn repeat(&self, text: Option<&Spanned<String>>) -> Result<Option<Duration>, FileError> {
+        match (self.duration("repeat", text)?, text) {
+            (Some(repeat), Some(text)) if repeat < MIN_REPEAT => {
+                Err(self.error(&text.span(), "repeat: use 1s or more, or leave it out to be told once"))
+            }
+            (repeat, _) => Ok(repeat),
+        }
     }
 
     fn globs(&self, field: &str, patterns: Option<Vec<Spanned<String>>>) -> Result<Option<Globs>, FileError> {
@@ -168,41 +268,50 @@ impl Reader<'_> {
     fn not_yet(&self, field: &str, value: Option<&Spanned<toml::Value>>) -> Result<(), FileError> {
         match value {
             None => Ok(()),
-            // No waiting is what this version does.
-            Some(value) if field.ends_with("for") && value.get_ref().as_str() == Some("0s") => Ok(()),
             Some(value) => {
                 Err(self.error(&value.span(), &format!("{field}: not supported by this version, remove it")))
             }
         }
     }
 
-    /// What the TOML reader says, with the field whose value it speaks of.
+    /// What the TOML reader says, with the field whose value it speaks of, or the name that an unknown one is near to.
     fn toml_error(&self, err: &toml::de::Error) -> FileError {
         let span = err.span().unwrap_or(0..0);
+        let message = err.message();
+        if let Some((field, known)) = unknown_field(message) {
+            let hint = nearest(field, known).map_or_else(String::new, |near| format!(": did you mean `{near}`?"));
+            return self.error(&span, &format!("{message}{hint}"));
+        }
         let before = &self.text[..self.text.floor_char_boundary(span.start)];
         let line = before.rsplit('\n').next().unwrap_or_default();
         match line.split_once('=') {
-            Some((field, _)) => self.error(&span, &format!("{}: {}", field.trim(), err.message())),
-            None => self.error(&span, err.message()),
+            Some((field, _)) => self.error(&span, &format!("{}: {message}", field.trim())),
+            None => self.error(&span, message),
         }
     }
 
     fn error(&self, span: &Range<usize>, message: &str) -> FileError {
-        let before = &self.text[..self.text.floor_char_boundary(span.start)];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        FileError {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            message: message.trim_end().to_owned(),
-        }
+        FileError { location: Location::of(self.text, span.start), message: message.trim_end().to_owned() }
     }
+}
+
+/// A shorter one would do nothing else: whether it is due is looked at once a second.
+const MIN_REPEAT: Duration = Duration::from_secs(1);
+
+/// The field, and those that there are, of serde's message about one that it does not know: names in backquotes.
+fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
+    let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    Some((names.next()?, names.collect()))
 }
 
 /// What an alert says when its rule does not. Braces of the condition would be taken for placeholders, but no
 /// condition has any.
-fn default_summary(condition: &Condition, when: &str) -> String {
-    match condition {
-        Condition::Absent { .. } => "{service}/{instance} has been silent for {value} s".to_owned(),
-        Condition::Compare { .. } => format!("{{metric}} of {{service}}/{{instance}} is {{value}} ({when})"),
+fn default_summary(when: &When, text: &str) -> String {
+    match when {
+        When::Silent { .. } => "{service}/{instance} has been silent for {value} s".to_owned(),
+        When::Lacking { metric, .. } => {
+            format!("reports of {{service}}/{{instance}} have lacked {metric} for {{value}} s")
+        }
+        When::Report(_) => format!("{{metric}} of {{service}}/{{instance}} is {{value}} ({text})"),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::condition::Held;
-use crate::model::{InstanceKey, Severity};
+use super::Rule;
+use crate::model::InstanceKey;
 
 const PLACEHOLDERS: [&str; 7] = ["service", "instance", "metric", "value", "threshold", "rule", "severity"];
 
@@ -30,7 +30,14 @@ impl Summary {
     }
 
     /// The sentence about one alert.
-    pub(super) fn fill(&self, key: &InstanceKey, rule: &str, severity: Severity, held: &Held) -> String {
+    pub(super) fn fill(
+        &self,
+        key: &InstanceKey,
+        rule: &Rule,
+        metric: &str,
+        value: f64,
+        threshold: Option<f64>,
+    ) -> String {
         let mut out = String::with_capacity(self.text.len() + 32);
         let mut rest = self.text.as_str();
         while let Some((before, after)) = rest.split_once('{') {
@@ -43,11 +50,11 @@ impl Summary {
             match name {
                 "service" => out.push_str(key.service()),
                 "instance" => out.push_str(key.instance()),
-                "metric" => out.push_str(&held.metric),
-                "value" => push_number(&mut out, held.value),
-                "threshold" => held.threshold.iter().for_each(|number| push_number(&mut out, *number)),
-                "rule" => out.push_str(rule),
-                _ => out.push_str(severity.as_str()),
+                "metric" => out.push_str(metric),
+                "value" => push_number(&mut out, value),
+                "threshold" => threshold.iter().for_each(|number| push_number(&mut out, *number)),
+                "rule" => out.push_str(&rule.name),
+                _ => out.push_str(rule.severity.as_str()),
             }
             rest = tail;
         }

@@ -1,12 +1,43 @@
-//! One instance: its last readings, how far it has come, its firing alerts, whether it is there.
+//! One instance: its last readings, how far it has come, what its rules have made of it, whether it is there.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Heard, Marks, Presence, Silence};
 use crate::{
-    model::{Event, EventKind, InstanceKey, Name, ResolveReason, Timestamp},
-    rules::{Change, Firing},
+    model::{Event, InstanceKey, Name, ResolveReason, Timestamp},
+    rules::{Hush, Plan, Progress, RuleSet},
 };
+
+/// The last known value of a metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// The metric.
+    pub name: Name,
+    /// Its value.
+    pub value: f64,
+    /// Which of the instance's reports it is from.
+    pub report: u32,
+}
+
+/// What the journal has of an instance's windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowRows {
+    /// Nothing.
+    None,
+    /// So many rows, to which what came since can be added.
+    Parts(u32),
+    /// Rows that no longer say how its windows are.
+    Outdated,
+}
+
+impl WindowRows {
+    /// The windows are no longer what the rows say, and points more.
+    fn outdate(&mut self) {
+        if matches!(self, Self::Parts(_)) {
+            *self = Self::Outdated;
+        }
+    }
+}
 
 /// What the server knows of one instance.
 #[derive(Clone, Debug)]
@@ -14,45 +45,51 @@ pub struct InstanceState {
     /// Who it is.
     pub key: Arc<InstanceKey>,
     /// The last known value of each metric.
-    pub metrics: Vec<(Name, f64)>,
+    pub metrics: Vec<Known>,
+    /// The number of its last report, counted by the server: metrics with the same one were in it.
+    pub report: u32,
+    /// When that report was read; `None`: there was none.
+    pub read_at: Option<Timestamp>,
     /// When the server last heard of it, by its own clock.
     pub last_seen: Timestamp,
     /// By how much its clock is ahead of the server's, in nanoseconds; `None`: not known.
     pub skew_nanos: Option<i64>,
     /// Its signs of life.
     pub silence: Silence,
+    /// When each metric that a rule watches for its absence was last in a report.
+    pub watched: Vec<(Name, Heard)>,
     /// Whether it is there.
     pub presence: Presence,
     /// Whether it has been silent for long.
     pub stale: bool,
     /// How far its numberings have come.
     pub marks: Marks,
-    /// Raises that no numbered report caused: they make the ids of such alerts unique.
-    pub raises: u64,
-    /// The alerts that fire.
-    pub firing: Vec<Firing>,
-    /// The places of the rules that look at it.
-    pub applicable: Box<[u32]>,
+    /// What its rules have made of its reports.
+    pub progress: Progress,
     /// Whether the journal does not know it as it is now.
     pub unsaved: bool,
+    /// What the journal has of its windows.
+    pub window_rows: WindowRows,
 }
 
 impl InstanceState {
     /// An instance heard of for the first time.
-    pub fn new(key: Arc<InstanceKey>, applicable: Box<[u32]>, now: Heard) -> Self {
+    pub fn new(key: Arc<InstanceKey>, plan: Arc<Plan>, now: Heard) -> Self {
         Self {
             key,
             metrics: Vec::new(),
+            report: 0,
+            read_at: None,
             last_seen: Timestamp::default(),
             skew_nanos: None,
             silence: Silence::starting(now),
+            watched: Vec::new(),
             presence: Presence::Present,
             stale: false,
             marks: Marks::default(),
-            raises: 0,
-            firing: Vec::new(),
-            applicable,
+            progress: Progress::new(plan),
             unsaved: true,
+            window_rows: WindowRows::None,
         }
     }
 
@@ -63,36 +100,60 @@ impl InstanceState {
 
     /// How many metrics it would have with those of `metrics`.
     pub fn n_metrics_with(&self, metrics: &[(Name, f64)]) -> usize {
-        let known = |name: &Name| self.metrics.iter().any(|(have, _)| have == name);
+        let known = |name: &Name| self.metrics.iter().any(|known| known.name == *name);
         self.metrics.len() + metrics.iter().filter(|(name, _)| !known(name)).count()
     }
 
     /// Takes over the readings of a report.
-    pub fn take_readings(&mut self, metrics: &[(Name, f64)]) {
+    pub fn take_readings(&mut self, metrics: &[(Name, f64)], at: Timestamp, now: Heard) {
+        self.report = self.report.wrapping_add(1);
+        self.read_at = Some(at);
         for (place, (name, value)) in metrics.iter().enumerate() {
             // Agents send the same metrics in the same order, so that the place is nearly always right.
             let slot = match self.metrics.get(place) {
-                Some((have, _)) if have == name => Some(place),
-                _ => self.metrics.iter().position(|(have, _)| have == name),
+                Some(known) if known.name == *name => Some(place),
+                _ => self.metrics.iter().position(|known| known.name == *name),
             };
+            let (value, report) = (*value, self.report);
             match slot {
-                Some(slot) => self.metrics[slot].1 = *value,
-                None => self.metrics.push((name.clone(), *value)),
+                Some(slot) => (self.metrics[slot].value, self.metrics[slot].report) = (value, report),
+                None => self.metrics.push(Known { name: name.clone(), value, report }),
+            }
+        }
+        let plan = self.progress.plan.clone();
+        for metric in &plan.watched {
+            if metrics.iter().any(|(name, _)| name == metric) {
+                self.watch(metric, now);
             }
         }
     }
 
-    /// Takes over what the rules made of a report or a silence.
-    pub fn take_change(&mut self, Change { rule, event }: &Change) {
-        match event.kind {
-            EventKind::Raise => self.firing.push(Firing { rule: *rule, alert: event.alert.clone() }),
-            EventKind::Resolve => self.firing.retain(|f| f.rule != *rule),
-            EventKind::Update => {
-                self.firing.iter_mut().filter(|f| f.rule == *rule).for_each(|f| f.alert = event.alert.clone());
-            }
-            EventKind::Record => {}
+    fn watch(&mut self, metric: &Name, now: Heard) {
+        match self.watched.iter_mut().find(|(name, _)| name == metric) {
+            Some((_, heard)) => *heard = now,
+            None => self.watched.push((metric.clone(), now)),
         }
-        self.unsaved = true;
+    }
+
+    /// The readings of its last report.
+    pub fn last_report(&self) -> impl Iterator<Item = (Name, f64)> {
+        let fresh = |known: &&Known| known.report == self.report;
+        self.metrics.iter().filter(fresh).map(|known| (known.name.clone(), known.value))
+    }
+
+    /// How it is heard, as far as that can mean something: it has not left, and has reported often enough to be missed.
+    pub fn with_hush<T>(&self, now: Heard, use_it: impl FnOnce(Option<Hush<'_>>) -> T) -> T {
+        let last = |metric: &str| self.watched.iter().find(|(name, _)| **name == *metric).map(|(_, heard)| *heard);
+        let lacking = |metric: &str| last(metric).map(|heard| now.since(heard));
+        let (silent, patience) = (self.silence.length(now), self.silence.patience());
+        let hush = Hush { silent, patience, lacking: &lacking };
+        let counts = self.presence == Presence::Present && self.silence.is_armed();
+        use_it(counts.then_some(hush))
+    }
+
+    /// How long it has been silent.
+    pub fn silent_for(&self, now: Heard) -> Duration {
+        self.silence.length(now)
     }
 
     /// A forgotten instance is heard of again: all but its marks begins anew.
@@ -101,14 +162,37 @@ impl InstanceState {
         self.silence = Silence::starting(now);
     }
 
+    /// Goes on under other rules; returns what the world hears of.
+    pub fn adopt(&mut self, rules: &RuleSet, now: Timestamp, heard: Heard) -> Vec<Event> {
+        let events = self.progress.adopt(rules.plan(&self.key), now);
+        self.rewatch(heard);
+        self.unsaved = true;
+        // Windows may be gone or have other lengths: the journal gets them as they are now.
+        self.window_rows.outdate();
+        events
+    }
+
+    /// Watches what its rules watch. Of a metric that it has sent, counting begins now.
+    pub fn rewatch(&mut self, now: Heard) {
+        let plan = self.progress.plan.clone();
+        self.watched.retain(|(name, _)| plan.watched.contains(name));
+        for metric in &plan.watched {
+            let sent = self.metrics.iter().any(|known| known.name == *metric);
+            if sent && !self.watched.iter().any(|(name, _)| name == metric) {
+                self.watch(metric, now);
+            }
+        }
+    }
+
     /// Forgets all but the marks; returns the events that resolve its alerts.
     pub fn forget(&mut self, now: Timestamp, heard: Heard, why: ResolveReason) -> Vec<Event> {
-        let firing = std::mem::take(&mut self.firing);
         self.metrics = Vec::new();
+        self.watched = Vec::new();
+        self.read_at = None;
         self.presence = Presence::Forgotten(heard);
         self.stale = false;
         self.unsaved = true;
-        let resolved = firing.iter().map(|f| Arc::new(f.alert.resolved(now, why, None)));
-        resolved.map(|alert| Event { kind: EventKind::Resolve, alert }).collect()
+        self.window_rows.outdate();
+        self.progress.forget(now, why)
     }
 }

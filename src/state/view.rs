@@ -58,7 +58,7 @@ pub struct InstanceView {
 impl InstanceView {
     /// A copy of what is shown of an instance.
     pub(super) fn of(instance: &InstanceState) -> Self {
-        let worst = instance.firing.iter().map(|f| f.alert.severity).max();
+        let worst = instance.progress.firing.iter().map(|f| f.alert.severity).max();
         let status = match (instance.presence, worst) {
             (Presence::Left(_) | Presence::Forgotten(_), _) => Status::Left,
             (Presence::Present, Some(Severity::Critical)) => Status::Critical,
@@ -72,8 +72,8 @@ impl InstanceView {
             stale: instance.stale,
             last_seen: instance.last_seen,
             clock_skew_seconds: instance.skew_nanos.map(|nanos| nanos as f64 / 1e9),
-            metrics: instance.metrics.clone(),
-            firing: instance.firing.iter().map(|f| f.alert.clone()).collect(),
+            metrics: instance.metrics.iter().map(|known| (known.name.clone(), known.value)).collect(),
+            firing: instance.progress.firing.iter().map(|f| f.alert.clone()).collect(),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     dispatch::Receipt,
     journal::{Entry, Journal},
     model::InstanceKey,
-    rules::{RuleSet, silence},
+    rules::{Hush, Progress, RuleSet, look},
     store::{HistoryQuery, HistoryRow},
 };
 
@@ -56,9 +56,14 @@ fn a_store_that_can_be_read_but_not_written_is_tried_ever_more_rarely_and_stays_
     let (stats, health, log) = (Arc::new(Stats::new()), Health::new(), Logger::root(Discard, o!()));
     let running = journal.start(stats.clone(), health.clone(), &log).expect("a thread");
     let rules = RuleSet::built_in(None);
-    let raise = silence(&rules.rules[2], 2, &Arc::new(InstanceKey::new("web", "a")), 30.0, 0, Timestamp::now());
+    let key = Arc::new(InstanceKey::new("web", "a"));
+    let mut progress = Progress::new(rules.plan(&key));
+    let seconds = Duration::from_secs;
+    let hush = Hush { silent: seconds(30), patience: seconds(30), lacking: &|_| None };
+    let outcome = look(&progress, &key, Some(hush), Timestamp::now());
+    let events = progress.apply_look(outcome, Timestamp::now());
     let (receipt, given) = Receipt::new();
-    let entry = Entry { events: vec![raise.event], snapshots: Vec::new(), receipts: vec![receipt] };
+    let entry = Entry { events, receipts: vec![receipt], ..Entry::default() };
     running.entries.send(entry).expect("it runs");
     given.blocking_recv().expect("durable");
 

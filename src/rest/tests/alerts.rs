@@ -26,8 +26,8 @@ fn with_rows(rows: Vec<HistoryRow>) -> Running {
 fn what_fires_is_shown_newest_first() {
     let it = Running::empty();
     assert_eq!(it.get("/alerts/active").json(), json!({"alerts": []}));
-    it.add("web", "a", |i| i.firing = vec![firing("web", "a", "cpu-high", Severity::Critical, 1)]);
-    it.add("db", "a", |i| i.firing = vec![firing("db", "a", "slow", Severity::Warning, 2)]);
+    it.add("web", "a", |i| i.progress.firing = vec![firing("web", "a", "cpu-high", Severity::Critical, 1)]);
+    it.add("db", "a", |i| i.progress.firing = vec![firing("db", "a", "slow", Severity::Warning, 2)]);
     let active = it.get("/alerts/active").json();
     let services: Vec<_> = active["alerts"].as_array().expect("an array").iter().map(|a| &a["service_name"]).collect();
     assert_eq!(services, ["db", "web"]);

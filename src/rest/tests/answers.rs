@@ -65,8 +65,8 @@ fn an_overlong_head_is_refused() {
 #[test]
 fn the_rules_tell_what_they_watch_and_whether_they_fire() {
     let it = Running::empty();
-    it.add("web", "a", |i| i.firing = vec![firing("web", "a", "cpu-high", Severity::Critical, 1)]);
-    it.add("web", "b", |i| i.firing = vec![firing("web", "b", "cpu-high", Severity::Critical, 2)]);
+    it.add("web", "a", |i| i.progress.firing = vec![firing("web", "a", "cpu-high", Severity::Critical, 1)]);
+    it.add("web", "b", |i| i.progress.firing = vec![firing("web", "b", "cpu-high", Severity::Critical, 2)]);
     let rules = it.get("/rules").json();
     assert_eq!(rules["source"], "built-in");
     assert_eq!(

@@ -5,22 +5,24 @@ use serde_json::{Value, json};
 use super::support::{BASE, Running, firing};
 use crate::{
     model::{Rejection, Severity},
-    state::{Heard, Presence},
+    state::{Heard, Known, Presence},
 };
 
 /// One service of each status, and one of two instances.
 fn fleet() -> Running {
     let it = Running::empty();
     it.add("web", "a", |i| {
-        i.metrics = vec![("memory_percent".into(), 40.0), ("cpu_percent".into(), 95.5)];
+        i.metrics = [("memory_percent", 40.0), ("cpu_percent", 95.5)]
+            .map(|(name, value)| Known { name: name.into(), value, report: 0 })
+            .into();
         i.skew_nanos = Some(-1_500_000_000);
-        i.firing = vec![firing("web", "a", "cpu-high", Severity::Critical, 1)];
+        i.progress.firing = vec![firing("web", "a", "cpu-high", Severity::Critical, 1)];
     });
     it.add("web", "b", |_| {});
     it.add("db", "a", |i| i.stale = true);
-    it.add("mail", "a", |i| i.firing = vec![firing("mail", "a", "slow", Severity::Warning, 2)]);
+    it.add("mail", "a", |i| i.progress.firing = vec![firing("mail", "a", "slow", Severity::Warning, 2)]);
     it.add("old", "a", |i| i.presence = Presence::Left(Heard::default()));
-    it.add("team/api", "a", |i| i.firing = vec![firing("team/api", "a", "note", Severity::Info, 3)]);
+    it.add("team/api", "a", |i| i.progress.firing = vec![firing("team/api", "a", "note", Severity::Info, 3)]);
     it.add("gone", "a", |i| i.presence = Presence::Forgotten(Heard::default()));
     it
 }

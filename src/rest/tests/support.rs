@@ -63,7 +63,7 @@ impl Running {
     /// Makes an instance known.
     pub(super) fn add(&self, service: &str, instance: &str, change: impl FnOnce(&mut InstanceState)) {
         let key = Arc::new(InstanceKey::new(service, instance));
-        let mut instance = InstanceState::new(key, Box::default(), Heard::default());
+        let mut instance = InstanceState::new(key, Arc::default(), Heard::default());
         instance.last_seen = BASE;
         change(&mut instance);
         self.state.restore(instance);
@@ -175,7 +175,7 @@ pub(super) fn firing(service: &str, instance: &str, rule: &str, severity: Severi
         last_value: 95.5,
         version: 1,
     };
-    Firing { rule: 0, alert: Arc::new(alert) }
+    Firing { rule: 0, alert: Arc::new(alert), clear_since: None, notified_at: triggered_at }
 }
 
 /// A row of the history, raised `second` seconds after [`BASE`].

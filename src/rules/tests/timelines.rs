@@ -1,0 +1,177 @@
+//! Timelines, one situation each.
+
+use std::sync::Arc;
+
+use expect_test::expect;
+
+use super::play::{check, play, rule};
+use crate::{
+    model::{Alert, InstanceKey, Timestamp},
+    rules::{Progress, Reading, Record, RuleSet, evaluate},
+};
+
+/// The alert that a report of cpu_percent raises.
+fn alert(rules: &RuleSet, change: impl FnOnce(&mut Reading<'_>)) -> Arc<Alert> {
+    alert_after(rules, 0, change)
+}
+
+/// The same for an instance that has had so many counted raises.
+fn alert_after(rules: &RuleSet, raises: u64, change: impl FnOnce(&mut Reading<'_>)) -> Arc<Alert> {
+    let key = Arc::new(InstanceKey::new("web", "a"));
+    let at = Timestamp::from_nanos(1_800_000_000_000_000_000);
+    let metrics = [("cpu_percent".into(), 97.123_456)];
+    let mut reading = Reading {
+        key: &key,
+        metrics: &metrics,
+        at,
+        wire_time: 7,
+        received_at: at,
+        skew_nanos: 0,
+        epoch: 1,
+        sequence: 1,
+    };
+    change(&mut reading);
+    let mut progress = Progress::new(rules.plan(&key));
+    progress.raises = raises;
+    let outcome = evaluate(&progress, &reading);
+    progress.apply(outcome, &metrics, reading.received_at)[0].alert.clone()
+}
+
+#[test]
+fn an_episode_is_one_raise_and_one_resolve() {
+    check(
+        r#"when = "cpu_percent > 90""#,
+        "0s:50 1s:95 2s:99 3s:91 4s:90 5s:20 6s:95",
+        &expect![[r#"
+            1s rule raise critical cpu_percent 95
+            4s rule resolve cleared 90
+            6s rule raise critical cpu_percent 95"#]],
+    );
+}
+
+#[test]
+fn each_comparator_has_its_boundary() {
+    let fires = |when: &str, value: &str| {
+        play(rule(&format!("when = \"cpu_percent {when}\"")), &format!("0s:{value}")).contains("raise")
+    };
+    for (when, below, at, above) in [
+        ("> 90", false, false, true),
+        (">= 90", false, true, true),
+        ("< 90", true, false, false),
+        ("<= 90", true, true, false),
+        ("== 90", false, true, false),
+        ("!= 90", true, false, true),
+    ] {
+        let seen = [fires(when, "89.9999"), fires(when, "90"), fires(when, "90.0001")];
+        assert_eq!(seen, [below, at, above], "cpu_percent {when}");
+    }
+}
+
+#[test]
+fn a_report_without_the_metric_changes_nothing() {
+    check(
+        r#"when = "cpu_percent > 90""#,
+        "0s:memory_percent=99 1s:95 2s:memory_percent=10 3s: 4s:cpu_percent=10,memory_percent=10",
+        &expect![[r#"
+            1s rule raise critical cpu_percent 95
+            4s rule resolve cleared 10"#]],
+    );
+}
+
+#[test]
+fn two_metrics_can_be_compared_and_a_number_may_stand_first() {
+    check(
+        r#"when = "error_rate > request_rate""#,
+        "0s:error_rate=5 1s:error_rate=5,request_rate=4 2s:error_rate=5,request_rate=5",
+        &expect![[r#"
+            1s rule raise critical error_rate 5
+            2s rule resolve cleared 5"#]],
+    );
+    check(r#"when = "90 < cpu_percent""#, "0s:95", &expect!["0s rule raise critical cpu_percent 95"]);
+}
+
+#[test]
+fn names_in_backquotes_are_any_name_an_agent_can_send() {
+    check(
+        r#"when = "`disk/sda-used` > 90""#,
+        "0s:disk/sda-used=91",
+        &expect!["0s rule raise critical disk/sda-used 91"],
+    );
+    check(r#"when = "`and` > 1""#, "0s:and=2", &expect!["0s rule raise critical and 2"]);
+}
+
+#[test]
+fn record_every_gives_each_violating_report_after_the_first_a_row() {
+    check(
+        r#"when = "cpu_percent > 90"; record = "every""#,
+        "0s:95 1s:96 2s:97 3s:10 4s:98",
+        &expect![[r#"
+            0s rule raise critical cpu_percent 95
+            1s rule record 96
+            2s rule record 97
+            3s rule resolve cleared 10
+            4s rule raise critical cpu_percent 98"#]],
+    );
+}
+
+#[test]
+fn the_built_in_rules_are_those_of_the_mission() {
+    let expected = expect![[r#"
+        1s cpu-high raise critical cpu_percent 90.1
+        1s memory-high raise critical memory_percent 80.1
+        2s cpu-high resolve cleared 90
+        2s memory-high resolve cleared 80"#]];
+    let timeline = "0s:cpu_percent=90,memory_percent=80 1s:cpu_percent=90.1,memory_percent=80.1 2s:cpu_percent=90,memory_percent=80";
+    expected.assert_eq(&play(RuleSet::built_in(None), timeline));
+    let names: Vec<_> = RuleSet::built_in(None).rules.iter().map(|rule| rule.name.to_string()).collect();
+    assert_eq!(names, ["cpu-high", "memory-high", "silent"]);
+    assert!(RuleSet::built_in(Some(Record::Every)).rules.iter().all(|rule| rule.record == Record::Every));
+}
+
+#[test]
+fn a_rule_looks_only_at_the_instances_that_its_globs_name() {
+    let rules = rule(
+        r#"when = "cpu_percent > 90"; services = ["payments-*", "web"]; exclude = ["*-canary"]; instances = ["a?"]"#,
+    );
+    let looks_at = |service, instance| !rules.plan(&InstanceKey::new(service, instance)).rules.is_empty();
+    assert!(looks_at("payments-eu", "a1"));
+    assert!(looks_at("web", "ab"));
+    assert!(!looks_at("payments-canary", "a1"));
+    assert!(!looks_at("web2", "a1"));
+    assert!(!looks_at("web", "b1"));
+}
+
+#[test]
+fn a_reading_is_late_a_minute_after_it_was_taken_by_the_agents_own_clock() {
+    let rules = rule(r#"when = "cpu_percent > 90""#);
+    let late = |delay_seconds: i64, skew_seconds: i64| {
+        let raised = alert(&rules, |reading| {
+            reading.received_at = reading.at.shifted(delay_seconds * 1_000_000_000);
+            reading.skew_nanos = skew_seconds * 1_000_000_000;
+        });
+        raised.late
+    };
+    assert!(!late(60, 0));
+    assert!(late(61, 0));
+    assert!(late(0, 61), "a clock that is ahead hides a delay");
+    assert!(!late(3_600, -3_600), "a clock that is behind is no delay");
+}
+
+#[test]
+fn unnumbered_reports_raise_under_ids_of_their_own() {
+    let rules = rule(r#"when = "cpu_percent > 90""#);
+    let id = |raises, sequence| alert_after(&rules, raises, |reading| reading.sequence = sequence).alert_id;
+    assert_ne!(id(0, 0), id(1, 0));
+    assert_eq!(id(0, 5), id(1, 5), "a numbered report raises the same alert however often it is sent");
+}
+
+#[test]
+fn a_summary_says_what_its_rule_wants_said() {
+    let said = |fields: &str| {
+        let rules = rule(&format!("when = \"cpu_percent > 90\"; {fields}"));
+        alert(&rules, |_| {}).summary.clone()
+    };
+    assert_eq!(said(""), "cpu_percent of web/a is 97.1235 (cpu_percent > 90)");
+    assert_eq!(said(r#"summary = "CPU of {service}/{instance} is {value}%""#), "CPU of web/a is 97.1235%");
+    assert_eq!(said(r#"summary = "{rule} {severity} {metric} {threshold} {""#), "rule critical cpu_percent 90 {");
+}
