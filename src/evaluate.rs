@@ -147,10 +147,17 @@ impl Lane {
         for (why, n) in done.rejected {
             stats.rejected(why).inc_by(n);
         }
-        for message in done.panics {
+        for batch::Panic { message, key, rule } in done.panics {
             stats.evaluate_panics.inc();
             slog::error!(self.shared.log, "evaluating a report panicked: it is refused, please report this fault";
-                "panic" => message);
+                "panic" => &message, "rule" => rule.as_ref().map(|rule| rule.name.to_string()),
+                "service" => key.service(), "instance" => key.instance());
+            if let Some(rule) = rule {
+                stats.note_rule_error(&rule.name, format!("panicked on a report of {key}: {message}"));
+            }
+        }
+        for (rule, n) in rules.rules.iter().zip(done.evaluations).filter(|(_, n)| *n > 0) {
+            stats.rule_evaluations(&rule.name).inc_by(n);
         }
         for key in done.restarted {
             warn!(self.shared.log, "reports without an agent-epoch are numbered from 1 again";
@@ -190,6 +197,7 @@ impl Lane {
             heard: self.hearing.at(now),
             now: Timestamp::now(),
         };
+        self.shared.state.note_heard(self.lane_idx, look.heard);
         let done = look.run(self.lane_idx, &self.shared.pool);
         self.shared.stats.alerts_raised.inc_by(done.n_raised);
         self.shared.stats.alerts_firing.inc_by(done.firing_delta);

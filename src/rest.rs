@@ -8,6 +8,7 @@ mod accept;
 mod alerts;
 mod connections;
 mod cursor;
+mod explain;
 mod exposition;
 mod front;
 mod health;

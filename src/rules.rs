@@ -6,6 +6,7 @@
 mod clock;
 mod condition;
 mod evaluate;
+mod explain;
 mod file;
 mod parse;
 mod plan;
@@ -22,7 +23,8 @@ use parking_lot::RwLock;
 
 pub use clock::Clock;
 pub use condition::{Comparator, Comparison, Condition, Facts, Held, Operator, Term, Truth, Unknown, When, Window};
-pub use evaluate::{Hush, Reading, evaluate, look};
+pub use evaluate::{Hush, Reading, evaluate, evaluate_one, look};
+pub use explain::{Compared, Explanation, Reason, Situation, explain};
 pub use file::{FileError, Location, parse_file};
 pub use plan::{Plan, WindowsOf};
 pub use progress::{Carried, Firing, Outcome, Pending, Progress, SeriesPart, Trail};

@@ -3,7 +3,12 @@
 //! Stages count once per chunk, turn or commit, not per report. The balance (I4) is made of the same counters that
 //! `/metrics` shows, so that both tell one story.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicI64, AtomicU64},
+};
+
+use parking_lot::Mutex;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -17,12 +22,27 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::model::Rejection;
+use crate::model::{Rejection, Timestamp};
 
 /// Labels of the refused reports.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
+}
+
+/// Labels of what is counted rule by rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabel {
+    rule: String,
+}
+
+/// What last went wrong with a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleError {
+    /// When.
+    pub at: Timestamp,
+    /// What was said.
+    pub message: String,
 }
 
 /// The accounts of reports and events at one moment (CONTRACT §7.8). Read while the pipeline runs, the figures can
@@ -80,6 +100,8 @@ pub struct Stats {
     pub parallel_turns: Counter,
     /// Reports whose evaluation panicked.
     pub evaluate_panics: Counter,
+    rule_evaluations: Family<RuleLabel, Counter>,
+    rule_errors: Mutex<BTreeMap<String, RuleError>>,
     /// Instances known.
     pub instances: Gauge<i64, AtomicI64>,
     /// Alerts that fire.
@@ -117,6 +139,8 @@ impl Stats {
         let r = &mut registry;
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         r.register("build", "The version of the server", build);
+        let rule_evaluations = Family::<RuleLabel, Counter>::default();
+        r.register("rule_evaluations", "Reports that each rule was asked about", rule_evaluations.clone());
         let rejected = Family::<ReasonLabel, Counter>::default();
         r.register("reports_rejected", "Reports refused one by one, by reason", rejected.clone());
         let rejected = Rejection::ALL.map(|why| rejected.get_or_create(&ReasonLabel { reason: why.as_str() }).clone());
@@ -134,6 +158,8 @@ impl Stats {
             dispatch_wait: seconds(r, "dispatch_wait", "How long chunks waited for a slot in their lane"),
             turns: counter(r, "evaluate_turns", "Turns that lanes took"),
             parallel_turns: counter(r, "evaluate_parallel_turns", "Turns that were split over the rayon pool"),
+            rule_evaluations,
+            rule_errors: Mutex::default(),
             evaluate_panics: counter(r, "evaluate_panics", "Reports whose evaluation panicked"),
             instances: gauge(r, "instances", "Instances known"),
             alerts_firing: gauge(r, "alerts_firing", "Alerts that fire now"),
@@ -156,6 +182,27 @@ impl Stats {
     /// The count of reports refused for `why`.
     pub fn rejected(&self, why: Rejection) -> &Counter {
         &self.rejected[why.idx()]
+    }
+
+    /// The count of evaluations of the rule of this name. Hold on to it: looking it up takes a lock.
+    pub fn rule_evaluations(&self, rule: &str) -> Counter {
+        self.rule_evaluations.get_or_create_owned(&RuleLabel { rule: rule.to_owned() })
+    }
+
+    /// Notes what went wrong with a rule.
+    pub fn note_rule_error(&self, rule: &str, message: String) {
+        self.rule_errors.lock().insert(rule.to_owned(), RuleError { at: Timestamp::now(), message });
+    }
+
+    /// What last went wrong with a rule.
+    pub fn rule_error(&self, rule: &str) -> Option<RuleError> {
+        self.rule_errors.lock().get(rule).cloned()
+    }
+
+    /// The rule of this name is no longer in force: neither are its figures.
+    pub fn forget_rule(&self, rule: &str) {
+        self.rule_evaluations.remove(&RuleLabel { rule: rule.to_owned() });
+        self.rule_errors.lock().remove(rule);
     }
 
     /// The accounts now.

@@ -70,7 +70,7 @@ impl Parameters {
 }
 
 /// The beginning of a client's own text.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }
 

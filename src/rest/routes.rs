@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::Future, sync::Arc};
 
 use warp::{Filter, Rejection, Reply, filters::BoxedFilter, http::Method, path, reject, reply::Response};
 
-use super::{Shared, alerts, exposition, health, history, parameters::Pairs, problem::Problem, rules, status};
+use super::{Shared, alerts, explain, exposition, health, history, parameters::Pairs, problem::Problem, rules, status};
 
 /// All routes; whatever matches none, or fails, becomes a [`Problem`].
 pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
@@ -29,6 +29,8 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
         .or(history)
         .unify()
         .or(resource(path!("rules").boxed(), shared, rules::list))
+        .unify()
+        .or(resource(path!("explain").boxed(), shared, explain::explain))
         .unify()
         .or(resource(path!("healthz").boxed(), shared, health::alive))
         .unify()

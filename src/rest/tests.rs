@@ -3,5 +3,6 @@
 mod alerts;
 mod answers;
 mod clients;
+mod explain;
 mod status;
 mod support;

@@ -67,13 +67,20 @@ fn the_rules_tell_what_they_watch_and_whether_they_fire() {
     let it = Running::empty();
     it.add("web", "a", |i| i.progress.firing = vec![firing("web", "a", "cpu-high", Severity::Critical, 1)]);
     it.add("web", "b", |i| i.progress.firing = vec![firing("web", "b", "cpu-high", Severity::Critical, 2)]);
+    it.stats.rule_evaluations("cpu-high").inc_by(7);
+    it.stats.note_rule_error("silent", "panicked".to_owned());
     let rules = it.get("/rules").json();
+    assert_eq!(rules["rules"][2]["last_error"]["message"], "panicked");
     assert_eq!(rules["source"], "built-in");
     assert_eq!(
         rules["rules"][0],
         json!({
             "name": "cpu-high",
             "when": "cpu_percent > 90",
+            "for": 0.0,
+            "keep_firing_for": 0.0,
+            "clear": null,
+            "repeat": null,
             "severity": "critical",
             "services": ["*"],
             "exclude": [],
@@ -83,7 +90,11 @@ fn the_rules_tell_what_they_watch_and_whether_they_fire() {
             "summary": "{metric} of {service}/{instance} is {value} (cpu_percent > 90)",
             "runbook_url": null,
             "state": "firing",
+            "matching": 2,
+            "pending": 0,
             "firing": 2,
+            "evaluations": 7,
+            "last_error": null,
         })
     );
     assert_eq!((&rules["rules"][1]["state"], &rules["rules"][1]["firing"]), (&json!("ok"), &json!(0)));

@@ -18,7 +18,7 @@ use super::super::{Context, Options, Server, start};
 use crate::{
     health::{Health, Phase},
     model::{Alert, EventKind, InstanceKey, LifeEvent, RaiseId, Severity, Timestamp},
-    rules::{Firing, RuleSet},
+    rules::{Firing, RuleSet, SharedRules},
     state::{Heard, InstanceState, State},
     stats::Stats,
     store::{AlertState, AlertStore, HistoryQuery, HistoryRow, StoreError},
@@ -34,6 +34,7 @@ pub(super) const BASE: Timestamp = Timestamp::from_nanos(1_795_401_565_000_000_0
 pub(super) struct Running {
     pub(super) server: Server,
     pub(super) state: Arc<State>,
+    pub(super) rules: SharedRules,
     pub(super) stats: Arc<Stats>,
     pub(super) health: Health,
 }
@@ -48,22 +49,24 @@ impl Running {
     pub(super) fn with_store(store: impl AlertStore + 'static, options: Options) -> Self {
         let (state, stats, health) = (Arc::new(State::new(2, 1_000_000)), Arc::new(Stats::new()), Health::new());
         health.enter(Phase::Ready);
+        let rules = Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None))));
         let context = Context {
             state: state.clone(),
-            rules: Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None)))),
+            rules: rules.clone(),
             store: Arc::new(store),
             stats: stats.clone(),
             health: health.clone(),
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let server = start(listener, context, options, Logger::root(Discard, o!())).expect("the server starts");
-        Self { server, state, stats, health }
+        Self { server, state, rules, stats, health }
     }
 
     /// Makes an instance known.
     pub(super) fn add(&self, service: &str, instance: &str, change: impl FnOnce(&mut InstanceState)) {
         let key = Arc::new(InstanceKey::new(service, instance));
-        let mut instance = InstanceState::new(key, Arc::default(), Heard::default());
+        let plan = self.rules.read().plan(&key);
+        let mut instance = InstanceState::new(key, plan, Heard::default());
         instance.last_seen = BASE;
         change(&mut instance);
         self.state.restore(instance);
