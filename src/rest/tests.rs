@@ -3,5 +3,6 @@
 mod alerts;
 mod answers;
 mod clients;
+mod one_alert;
 mod status;
 mod support;

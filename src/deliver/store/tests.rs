@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::bounded;
 use slog::{Discard, o};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use super::*;
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     journal::{Entry, Journal},
     model::InstanceKey,
     rules::{Hush, Progress, RuleSet, look},
-    store::{HistoryQuery, HistoryRow},
+    store::{AlertRecord, HistoryQuery, HistoryRow},
 };
 
 /// A database that can be read, and written only when `works`.
@@ -38,6 +39,10 @@ impl AlertStore for ReadOnly {
 
     fn history(&self, _: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
         Ok(Vec::new())
+    }
+
+    fn alert(&self, _: Uuid) -> Result<Option<AlertRecord>, StoreError> {
+        Ok(None)
     }
 
     fn prune(&self, _: Timestamp, _: u32) -> Result<u64, StoreError> {
