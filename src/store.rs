@@ -4,6 +4,7 @@
 //! gated by each row's version, so that delivering an event twice, or late, is harmless (I10).
 
 mod error;
+mod failure;
 mod gate;
 mod history;
 mod mysql;
