@@ -190,7 +190,7 @@ impl App {
         };
         let store = {
             let (stop, stopped) = bounded(0);
-            let options = deliver::Options { retention: config.retention };
+            let options = deliver::Options { retention: config.retention, inherited_seq: journal.last_seq() };
             let cursor = (store_reader, store_cursor);
             let thread =
                 deliver::start_store(options, alerts.clone(), cursor, stopped, (stats.clone(), health.clone()), log)?;

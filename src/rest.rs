@@ -15,6 +15,7 @@ mod health;
 mod history;
 mod parameters;
 mod problem;
+mod reads;
 mod room;
 mod routes;
 mod rules;
@@ -32,7 +33,7 @@ use slog::{Logger, info, warn};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use self::{connections::Connections, front::Front, history::History};
+use self::{connections::Connections, front::Front, reads::Reads};
 use crate::{health::Health, rules::SharedRules, state::State, stats::Stats, store::AlertStore};
 
 /// Enough to answer a few heavy requests at once; reports have the other cores.
@@ -97,7 +98,7 @@ impl Default for Options {
 /// What the handlers of all requests share.
 struct Shared {
     context: Context,
-    history: History,
+    reads: Reads,
 }
 
 /// The REST server, running. Dropping it cuts off whatever is under way.
@@ -136,8 +137,8 @@ pub fn start(listener: TcpListener, context: Context, options: Options, log: Log
         tokio::net::TcpListener::from_std(listener)?
     };
 
-    let history = History::new(context.store.clone(), &options, log.clone());
-    let routes = routes::routes(&Arc::new(Shared { context, history }));
+    let reads = Reads::new(context.store.clone(), &options, log.clone());
+    let routes = routes::routes(&Arc::new(Shared { context, reads }));
     let front = Arc::new(Front::new(routes, &options, log.clone()));
     let connections = Arc::new(Connections::new(options.max_connections));
     let stop = CancellationToken::new();

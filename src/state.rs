@@ -18,6 +18,7 @@ use std::{
 };
 
 use parking_lot::RwLock;
+use uuid::Uuid;
 
 pub use instance::{InstanceState, Known, WindowRows};
 pub use marks::{Mark, Marks, Numbering};
@@ -136,6 +137,15 @@ impl State {
             }
         }
         counts
+    }
+
+    /// The alert of this id, if it fires.
+    pub fn firing_alert(&self, alert_id: Uuid) -> Option<Arc<Alert>> {
+        self.shards.iter().find_map(|shard| {
+            let shard = shard.read();
+            let mut firing = shard.values().flat_map(|i| &i.progress.firing);
+            firing.find(|f| f.alert.alert_id == alert_id).map(|f| f.alert.clone())
+        })
     }
 
     /// Every alert that fires, newest first.

@@ -128,8 +128,12 @@ pub struct Stats {
     pub store_write: Histogram,
     /// Writes that failed.
     pub store_errors: Counter,
+    /// Time from a reading to its arrival, of those that raised an alert.
+    pub raise_received: Histogram,
     /// Time from a reading's arrival to its raise being in the journal.
     pub raise_durable: Histogram,
+    /// Time from a reading's arrival to its alert's row being in the store.
+    pub raise_stored: Histogram,
 }
 
 impl Stats {
@@ -174,7 +178,13 @@ impl Stats {
             store_rows: counter(r, "store_rows", "Rows written"),
             store_write: seconds(r, "store_write", "How long writes to the store took"),
             store_errors: counter(r, "store_errors", "Writes to the store that failed"),
+            raise_received: hop(
+                r,
+                "raise_received",
+                "Time from a reading to the arrival of its report, by both clocks",
+            ),
             raise_durable: seconds(r, "raise_durable", "Time from a report's arrival to its raise being durable"),
+            raise_stored: hop(r, "raise_stored", "Time from a report's arrival to its alert being in the store"),
             registry,
         }
     }
@@ -254,7 +264,20 @@ where
 
 /// A histogram of seconds, from 10 µs to 10 s.
 fn seconds(registry: &mut Registry, name: &str, help: &str) -> Histogram {
-    let metric = Histogram::new(exponential_buckets(1e-5, 4.0, 11));
+    histogram(registry, name, help, exponential_buckets(1e-5, 4.0, 11))
+}
+
+/// A histogram of seconds that are few unless somebody was cut off, an agent from us or we from the database: from 1 ms
+/// to a day. What is above 60 s came late.
+fn hop(registry: &mut Registry, name: &str, help: &str) -> Histogram {
+    let seconds = [
+        0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0,
+    ];
+    histogram(registry, name, help, seconds.into_iter())
+}
+
+fn histogram(registry: &mut Registry, name: &str, help: &str, buckets: impl Iterator<Item = f64>) -> Histogram {
+    let metric = Histogram::new(buckets);
     registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
     metric
 }

@@ -16,6 +16,12 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
         .and(pairs())
         .and(with(shared))
         .and_then(|pairs, shared: Arc<Shared>| async move { answer(history::list(&shared, pairs).await) });
+    let one_alert =
+        path!("alerts" / String).and(reads()).and(pairs()).and(with(shared)).and_then(
+            |alert_id: String, pairs, shared: Arc<Shared>| async move {
+                answer(alerts::one(&shared, &alert_id, pairs).await)
+            },
+        );
     let metrics = path!("metrics").and(reads()).and(warp::header::optional("accept")).and(with(shared)).and_then(
         |accept: Option<String>, shared: Arc<Shared>| async move {
             answer(Ok(exposition::metrics(&shared, accept.as_deref())))
@@ -27,6 +33,8 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
         .or(resource(path!("alerts" / "active").boxed(), shared, alerts::active))
         .unify()
         .or(history)
+        .unify()
+        .or(one_alert)
         .unify()
         .or(resource(path!("rules").boxed(), shared, rules::list))
         .unify()
@@ -55,8 +63,10 @@ fn resource(
     path.and(reads()).and(pairs()).and(with(shared)).and_then(handle).boxed()
 }
 
-fn answer(result: Result<Response, Problem>) -> Result<Response, Rejection> {
-    result.map_err(reject::custom)
+/// A problem is an answer too, and no rejection: after one of `/alerts/active` the route of `/alerts/{alert_id}`, which
+/// its path fits as well, would be tried.
+fn answer(result: Result<Response, Problem>) -> Result<Response, Infallible> {
+    Ok(result.unwrap_or_else(Reply::into_response))
 }
 
 fn with(shared: &Arc<Shared>) -> impl Filter<Extract = (Arc<Shared>,), Error = Infallible> + Clone + use<> {

@@ -4,5 +4,6 @@ mod alerts;
 mod answers;
 mod clients;
 mod explain;
+mod one_alert;
 mod status;
 mod support;

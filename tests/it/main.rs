@@ -8,6 +8,7 @@ mod database_trouble;
 mod episodes;
 mod ingest;
 mod latency;
+mod one_alert;
 mod order;
 mod overload;
 mod receipts;

@@ -11,10 +11,13 @@ use crate::{
 #[test]
 fn an_unknown_path_or_method_is_a_problem_that_says_so() {
     let it = Running::empty();
-    for path in ["/", "/nothing", "/status/a/b", "/alerts", "/alerts/history/1", "/metrics/x"] {
+    for path in ["/", "/nothing", "/status/a/b", "/alerts", "/alerts/", "/alerts/history/1", "/metrics/x"] {
         assert_eq!(it.problem(path, 404), "there is no such resource", "{path}");
     }
-    for path in ["/status", "/status/web", "/alerts/history", "/alerts/active", "/rules", "/readyz", "/metrics"] {
+    let one_alert = format!("/alerts/{}", uuid::Uuid::nil());
+    for path in
+        ["/status", "/status/web", "/alerts/history", "/alerts/active", &one_alert, "/rules", "/readyz", "/metrics"]
+    {
         for method in ["POST", "DELETE", "OPTIONS", "PATCH"] {
             let answer = it.ask(method, path, "content-length: 0\r\n");
             assert_eq!(answer.problem(405), "this resource takes GET, HEAD");

@@ -13,6 +13,7 @@ use std::{
 use parking_lot::RwLock;
 use serde_json::Value;
 use slog::{Discard, Logger, o};
+use uuid::Uuid;
 
 use super::super::{Context, Options, Server, start};
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     rules::{Firing, RuleSet, SharedRules},
     state::{Heard, InstanceState, State},
     stats::Stats,
-    store::{AlertState, AlertStore, HistoryQuery, HistoryRow, StoreError},
+    store::{AlertRecord, AlertState, AlertStore, HistoryQuery, HistoryRow, StoreError},
 };
 
 /// No wait of a test is longer; each ends as soon as it can.
@@ -185,7 +186,7 @@ pub(super) fn firing(service: &str, instance: &str, rule: &str, severity: Severi
 pub(super) fn row(id: u64, service: &str, second: u64) -> HistoryRow {
     HistoryRow {
         id,
-        alert_id: Some(uuid::Uuid::from_u128(id.into())),
+        alert_id: Some(Uuid::from_u128(id.into())),
         service_name: service.to_owned(),
         instance: Some("a".to_owned()),
         metric: "cpu_percent".to_owned(),
@@ -201,6 +202,18 @@ pub(super) fn row(id: u64, service: &str, second: u64) -> HistoryRow {
         late: false,
         labels: Some(r#"{"team":"payments"}"#.to_owned()),
         summary: Some("CPU is high".to_owned()),
+    }
+}
+
+/// The record of a row: an episode that was raised and nothing more.
+pub(super) fn record(row: HistoryRow) -> AlertRecord {
+    AlertRecord {
+        episode_id: row.alert_id,
+        last_value: Some(row.metric_value),
+        version: 1,
+        events: Some(r#"[{"kind":"raise","at":"2026-11-23T02:39:25.000000Z","by":null,"value":95.5}]"#.to_owned()),
+        evidence: Some(r#"{"when":"cpu_percent > 90","points":[[1795401565000,95.5]]}"#.to_owned()),
+        row,
     }
 }
 
@@ -224,7 +237,7 @@ macro_rules! read_only {
 
 /// A history in memory.
 #[derive(Debug, Default)]
-pub(super) struct Rows(pub(super) Vec<HistoryRow>);
+pub(super) struct Rows(pub(super) Vec<AlertRecord>);
 
 impl AlertStore for Rows {
     fn shut(&self) {}
@@ -250,10 +263,14 @@ impl AlertStore for Rows {
                 && query.until.is_none_or(|until| row.triggered_at < until)
                 && query.after.is_none_or(|c| (row.triggered_at, row.id) < (c.triggered_at, c.id))
         };
-        let mut rows: Vec<_> = self.0.iter().filter(matches).cloned().collect();
+        let mut rows: Vec<_> = self.0.iter().map(|record| &record.row).filter(matches).cloned().collect();
         rows.sort_by_key(|row| std::cmp::Reverse((row.triggered_at, row.id)));
         rows.truncate(query.limit as usize);
         Ok(rows)
+    }
+
+    fn alert(&self, alert_id: Uuid) -> Result<Option<AlertRecord>, StoreError> {
+        Ok(self.0.iter().find(|record| record.row.alert_id == Some(alert_id)).cloned())
     }
 }
 
@@ -263,18 +280,24 @@ pub(super) struct Failing {
     pub(super) transient: bool,
 }
 
+impl Failing {
+    fn error(&self) -> StoreError {
+        let (doing, source) = ("reading the history".to_owned(), "SELECT secret FROM alerts: gone away".into());
+        if self.transient { StoreError::Transient { doing, source } } else { StoreError::Permanent { doing, source } }
+    }
+}
+
 impl AlertStore for Failing {
     fn shut(&self) {}
 
     read_only!();
 
     fn history(&self, _: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
-        let (doing, source) = ("reading the history".to_owned(), "SELECT secret FROM alerts: gone away".into());
-        Err(if self.transient {
-            StoreError::Transient { doing, source }
-        } else {
-            StoreError::Permanent { doing, source }
-        })
+        Err(self.error())
+    }
+
+    fn alert(&self, _: Uuid) -> Result<Option<AlertRecord>, StoreError> {
+        Err(self.error())
     }
 }
 
@@ -290,6 +313,15 @@ impl Hanging {
         *self.released.0.lock().expect("no thread panicked") = true;
         self.released.1.notify_all();
     }
+
+    fn hang(&self) {
+        self.n_reads.fetch_add(1, Ordering::SeqCst);
+        let (released, wake) = &*self.released;
+        let ten_seconds = Duration::from_secs(10);
+        let _held = wake
+            .wait_timeout_while(released.lock().expect("no thread panicked"), ten_seconds, |released| !*released)
+            .expect("no thread panicked");
+    }
 }
 
 impl AlertStore for Hanging {
@@ -298,13 +330,13 @@ impl AlertStore for Hanging {
     read_only!();
 
     fn history(&self, _: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
-        self.n_reads.fetch_add(1, Ordering::SeqCst);
-        let (released, wake) = &*self.released;
-        let ten_seconds = Duration::from_secs(10);
-        let _held = wake
-            .wait_timeout_while(released.lock().expect("no thread panicked"), ten_seconds, |released| !*released)
-            .expect("no thread panicked");
+        self.hang();
         Ok(Vec::new())
+    }
+
+    fn alert(&self, _: Uuid) -> Result<Option<AlertRecord>, StoreError> {
+        self.hang();
+        Ok(None)
     }
 }
 
