@@ -8,6 +8,7 @@ mod database_trouble;
 mod episodes;
 mod ingest;
 mod latency;
+mod no_data;
 mod one_alert;
 mod order;
 mod overload;
@@ -19,6 +20,7 @@ mod startup;
 mod store;
 mod store_faults;
 mod store_fixture;
+mod survival;
 mod tidy;
 
 mod support {
