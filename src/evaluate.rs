@@ -4,6 +4,8 @@
 //! far the instances with events have come, so that the journal holds both or neither. A full journal blocks the lane.
 
 mod batch;
+mod reload;
+mod shards;
 mod tick;
 
 use std::{
@@ -23,7 +25,7 @@ use crate::{
     dispatch::{Chunk, LaneQueue, Receipt, Turn},
     journal::{Entry, Snapshot},
     model::{InstanceKey, Timestamp},
-    rules::SharedRules,
+    rules::RuleSet,
     state::{Hearing, State},
     stats::Stats,
 };
@@ -52,7 +54,6 @@ pub struct Options {
 #[derive(Clone, Debug)]
 struct Shared {
     state: Arc<State>,
-    rules: SharedRules,
     stats: Arc<Stats>,
     pool: Arc<ThreadPool>,
     journal: Sender<Entry>,
@@ -60,11 +61,12 @@ struct Shared {
     log: Logger,
 }
 
-/// Starts a thread for each queue. They end when their queues do, and with them their clones of `journal`.
+/// Starts a thread for each queue, with these rules until a turn brings others. They end when their queues do, and with
+/// them their clones of `journal`.
 pub fn start(
     options: Options,
     queues: Vec<LaneQueue>,
-    (state, rules): (Arc<State>, SharedRules),
+    (state, rules): (Arc<State>, Arc<RuleSet>),
     journal: Sender<Entry>,
     stats: Arc<Stats>,
     log: &Logger,
@@ -75,12 +77,13 @@ pub fn start(
         .thread_name(|idx| format!("helper-{idx}"))
         .build()
         .map_err(io::Error::other)?;
-    let shared = Shared { state, rules, stats, pool: Arc::new(pool), journal, options, log: log.clone() };
+    let shared = Shared { state, stats, pool: Arc::new(pool), journal, options, log: log.clone() };
     let spawn = |(lane_idx, queue): (usize, LaneQueue)| {
         let name = format!("lane-{lane_idx}");
         let log = shared.log.new(slog::o!("thread" => name.clone()));
         let shared = Shared { log, ..shared.clone() };
-        let lane = Lane { lane_idx, shared, hearing: Hearing::starting(Instant::now()), last_tick: Instant::now() };
+        let now = Instant::now();
+        let lane = Lane { lane_idx, shared, rules: rules.clone(), hearing: Hearing::starting(now), last_tick: now };
         thread::Builder::new().name(name).spawn(move || lane.run(&queue))
     };
     queues.into_iter().enumerate().map(spawn).collect()
@@ -89,6 +92,8 @@ pub fn start(
 struct Lane {
     lane_idx: usize,
     shared: Shared,
+    /// The lane's own: they change at a turn, so that one batch is never held against two.
+    rules: Arc<RuleSet>,
     hearing: Hearing,
     last_tick: Instant,
 }
@@ -126,6 +131,14 @@ impl Lane {
                     self.tick(due, queue.waiting.load(Ordering::Relaxed) > 0);
                     drop(place);
                 }
+                Turn::Reload(rules, place, receipt) => {
+                    self.reload(rules, receipt);
+                    drop(place);
+                }
+                Turn::Forget(key, place, receipt) => {
+                    self.forget(&key, receipt);
+                    drop(place);
+                }
             }
         }
     }
@@ -133,10 +146,9 @@ impl Lane {
     /// Evaluates the chunks' reports in order and settles their streams' accounts.
     fn chunks(&self, chunks: &[Box<Chunk>]) {
         let Shared { state, stats, .. } = &self.shared;
-        let rules = self.shared.rules.read().clone();
         let now = self.hearing.at(Instant::now());
         let parallel_from = self.shared.options.parallel_from;
-        let work = batch::Work { state, rules: &rules, chunks, now, parallel_from };
+        let work = batch::Work { state, rules: &self.rules, chunks, now, parallel_from };
         let done = work.run(self.lane_idx, &self.shared.pool);
         stats.turns.inc_by(chunks.len() as u64);
         if done.parallel {
@@ -185,10 +197,9 @@ impl Lane {
         let now = Instant::now();
         let since_last = now.saturating_duration_since(mem::replace(&mut self.last_tick, now));
         self.hearing.tick(due, now, if held_back { since_last } else { Duration::ZERO });
-        let rules = self.shared.rules.read().clone();
         let look = tick::Look {
             state: &self.shared.state,
-            rules: &rules,
+            rules: &self.rules,
             options: &self.shared.options,
             heard: self.hearing.at(now),
             now: Timestamp::now(),
@@ -198,6 +209,27 @@ impl Lane {
         self.shared.stats.alerts_firing.inc_by(done.firing_delta);
         self.shared.stats.instances.set(self.shared.state.n_instances() as i64);
         self.journal(Entry { events: done.events, snapshots: done.snapshots, receipts: Vec::new() });
+    }
+
+    /// From here on `rules` hold.
+    fn reload(&mut self, rules: Arc<RuleSet>, receipt: Receipt) {
+        let Shared { state, pool, .. } = &self.shared;
+        self.rules = rules;
+        let done = reload::adopt(state, &self.rules, Timestamp::now(), self.lane_idx, pool);
+        self.changed(done, receipt);
+    }
+
+    fn forget(&self, key: &InstanceKey, receipt: Receipt) {
+        let heard = self.hearing.at(Instant::now());
+        let done = reload::forget(&self.shared.state, key, Timestamp::now(), heard, self.lane_idx);
+        self.changed(done, receipt);
+    }
+
+    /// Journals what control has changed, and the receipt with it.
+    fn changed(&self, done: reload::Done, receipt: Receipt) {
+        self.shared.stats.alerts_firing.inc_by(done.firing_delta());
+        self.shared.stats.instances.set(self.shared.state.n_instances() as i64);
+        self.journal(Entry { events: done.events, snapshots: done.snapshots, receipts: vec![receipt] });
     }
 
     fn journal(&self, entry: Entry) {

@@ -1,13 +1,11 @@
 //! From what the journal remembers to the state that lanes begin with.
 //!
-//! Rules are named in the journal: here they find their places again. An alert whose rule is gone, or no longer looks
-//! at its instance, is resolved; so its event goes to the journal before any report does.
-
-use std::sync::Arc;
+//! The rules may be others than before: instances adopt them as at a reload, and what that means to their alerts goes
+//! to the journal before any report does.
 
 use crate::{
     journal::{Entry, RestoredInstance, Snapshot},
-    model::{Event, EventKind, ResolveReason, Timestamp},
+    model::Timestamp,
     rules::{Firing, RuleSet},
     state::{Heard, InstanceState, Marks, Presence, Silence, State},
 };
@@ -27,14 +25,10 @@ pub struct Restored {
 pub fn restore(instances: Vec<RestoredInstance>, rules: &RuleSet, state: &State, now: Timestamp) -> Restored {
     let mut restored = Restored { n_instances: instances.len(), ..Restored::default() };
     for from in instances {
-        let mut instance = InstanceState::new(from.key.clone(), rules.applicable(&from.key), Heard::default());
-        let mut removed = Vec::new();
-        for alert in from.firing {
-            match rules.place(&alert.rule).filter(|place| instance.applicable.contains(place)) {
-                Some(rule) => instance.firing.push(Firing { rule, alert }),
-                None => removed.push(Arc::new(alert.resolved(now, ResolveReason::RuleRemoved, None))),
-            }
-        }
+        let mut instance = InstanceState::new(from.key, Box::default(), Heard::default());
+        // The journal names rules; adopting finds their places.
+        instance.firing = from.firing.into_iter().map(|alert| Firing { rule: 0, alert }).collect();
+        let events = instance.adopt(rules, now);
         instance.metrics = from.metrics;
         instance.last_seen = from.last_seen;
         instance.skew_nanos = from.skew_nanos;
@@ -48,9 +42,8 @@ pub fn restore(instances: Vec<RestoredInstance>, rules: &RuleSet, state: &State,
         instance.raises = from.raises;
         instance.unsaved = false;
         restored.n_firing += instance.firing.len();
-        if !removed.is_empty() {
+        if !events.is_empty() {
             restored.entry.snapshots.push(Snapshot::of(&instance));
-            let events = removed.into_iter().map(|alert| Event { kind: EventKind::Resolve, alert });
             restored.entry.events.extend(events);
         }
         state.restore(instance);

@@ -8,6 +8,7 @@ mod evaluate;
 mod file;
 mod parse;
 mod summary;
+mod update;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,6 +19,7 @@ pub use condition::{Comparator, Condition, Held, Term, Truth};
 pub use evaluate::{Change, Firing, Reading, evaluate, silence};
 pub use file::{FileError, parse_file};
 pub use summary::Summary;
+pub use update::update;
 
 use crate::model::{InstanceKey, Name, Severity};
 
@@ -120,7 +122,7 @@ impl RuleSet {
     }
 }
 
-/// The rules in force, where a reload can exchange them.
+/// The rules in force as REST shows them. Lanes have their own, and come to others by a turn.
 pub type SharedRules = Arc<RwLock<Arc<RuleSet>>>;
 
 /// CONTRACT §3: the rules of the mission, which hold when no file gives others.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Heard, Marks, Presence, Silence};
 use crate::{
     model::{Event, EventKind, InstanceKey, Name, ResolveReason, Timestamp},
-    rules::{Change, Firing},
+    rules::{Change, Firing, RuleSet, update},
 };
 
 /// What the server knows of one instance.
@@ -93,6 +93,26 @@ impl InstanceState {
             EventKind::Record => {}
         }
         self.unsaved = true;
+    }
+
+    /// Takes these rules for its own, whatever it had before: an alert that fires goes on under the rule of its name.
+    /// Returns what that means to its alerts: updates, and resolves of those whose rule no longer looks at it.
+    pub fn adopt(&mut self, rules: &RuleSet, now: Timestamp) -> Vec<Event> {
+        self.applicable = rules.applicable(&self.key);
+        let mut events = Vec::new();
+        for Firing { alert, .. } in std::mem::take(&mut self.firing) {
+            let Some(place) = rules.place(&alert.rule).filter(|place| self.applicable.contains(place)) else {
+                let alert = Arc::new(alert.resolved(now, ResolveReason::RuleRemoved, None));
+                events.push(Event { kind: EventKind::Resolve, alert });
+                continue;
+            };
+            let update = update(&rules.rules[place as usize], &alert, now);
+            let alert = update.as_ref().map_or(alert, |event| event.alert.clone());
+            self.firing.push(Firing { rule: place, alert });
+            events.extend(update);
+        }
+        self.unsaved |= !events.is_empty();
+        events
     }
 
     /// A forgotten instance is heard of again: all but its marks begins anew.
