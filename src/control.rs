@@ -189,10 +189,12 @@ impl Control {
             Err(ReloadError::File(err)) => {
                 self.context.stats.rules_reload_failures.inc();
                 self.context.stats.rules_reload_successful.set(0);
-                let (line, column) = err.place().unzip();
                 let reason = chain(err);
-                error!(self.log, "the rules were not reloaded: the old ones stay in force"; "error" => &reason,
-                    "line" => line, "column" => column, "why" => why);
+                let log = match err.place() {
+                    Some((line, column)) => self.log.new(slog::o!("line" => line, "column" => column)),
+                    None => self.log.clone(),
+                };
+                error!(log, "the rules were not reloaded: the old ones stay in force"; "error" => &reason, "why" => why);
                 self.context.health.set(CHECK, Condition::Degraded, format!("the old rules stay in force: {reason}"));
             }
             Err(ReloadError::Refused(refused)) => {
