@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod config;
+pub mod control;
 pub mod deliver;
 pub mod dispatch;
 pub mod evaluate;
@@ -14,6 +15,7 @@ pub mod log;
 pub mod model;
 pub mod rest;
 pub mod restore;
+pub mod rule_file;
 pub mod rules;
 pub mod state;
 pub mod stats;

@@ -1,12 +1,13 @@
 //! REST: what people, dashboards and probes ask of the server (CONTRACT §5).
 //!
 //! It runs on a runtime of its own, so that it answers while ingest is overloaded or draining, and it stops last. It
-//! only reads: the state, the figures, the rules and, within a deadline, the store. Every answer is a copy made
-//! before it is written out, so that no lock waits for a client's network.
+//! reads the state, the figures, the rules and, within a deadline, the store; what is to change it asks of control. Every
+//! answer is a copy made before it is written out, so that no lock waits for a client's network.
 
 mod accept;
 mod alerts;
 mod connections;
+mod control;
 mod cursor;
 mod explain;
 mod exposition;
@@ -21,6 +22,7 @@ mod routes;
 mod rules;
 mod status;
 mod views;
+mod writes;
 
 use std::{
     io,
@@ -34,7 +36,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use self::{connections::Connections, front::Front, reads::Reads};
-use crate::{health::Health, rules::SharedRules, state::State, stats::Stats, store::AlertStore};
+use crate::{control::Door, health::Health, rules::SharedRules, state::State, stats::Stats, store::AlertStore};
 
 /// Enough to answer a few heavy requests at once; reports have the other cores.
 const RUNTIME_THREADS: usize = 2;
@@ -54,6 +56,8 @@ pub struct Context {
     pub stats: Arc<Stats>,
     /// Whether the server is ready.
     pub health: Health,
+    /// Where changes are asked for.
+    pub control: Door,
 }
 
 /// Limits. The defaults are those of RELIABILITY.md's security baseline.

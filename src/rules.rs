@@ -14,6 +14,7 @@ mod progress;
 mod suggest;
 mod summary;
 mod text;
+mod update;
 mod window;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -234,7 +235,7 @@ impl RuleSet {
     }
 }
 
-/// The rules in force, where a reload can exchange them.
+/// The rules in force as REST shows them. Lanes have their own, and come to others by a turn.
 pub type SharedRules = Arc<RwLock<Arc<RuleSet>>>;
 
 /// CONTRACT §3: the rules of the mission, which hold when no file gives others.

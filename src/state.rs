@@ -111,6 +111,12 @@ impl State {
         shard.get(key).filter(|instance| instance.is_shown()).map(|instance| look(instance, heard))
     }
 
+    /// Whether REST shows this instance.
+    pub fn knows(&self, key: &InstanceKey) -> bool {
+        let shard = self.shards_of_lane(self.lane_of(key))[Self::shard_in_lane(key)].read();
+        shard.get(key).is_some_and(InstanceState::is_shown)
+    }
+
     /// What REST shows of the instances that `select` picks, ordered by service and instance.
     pub fn view(&self, select: impl Fn(&InstanceKey) -> bool) -> Vec<InstanceView> {
         let mut views = Vec::new();

@@ -108,6 +108,14 @@ pub struct Stats {
     pub alerts_firing: Gauge<i64, AtomicI64>,
     /// Raise events since the start.
     pub alerts_raised: Counter,
+    /// Times that rules were read anew and came into force.
+    pub rules_reloads: Counter,
+    /// Times that they could not be.
+    pub rules_reload_failures: Counter,
+    /// Whether the latest of these was good: 1 or 0.
+    pub rules_reload_successful: Gauge<i64, AtomicI64>,
+    /// When the rules in force were read, in seconds since 1970.
+    pub rules_reload_success_at: Gauge<f64, AtomicU64>,
     /// Journal transactions.
     pub journal_commits: Counter,
     /// How long they took.
@@ -168,6 +176,19 @@ impl Stats {
             instances: gauge(r, "instances", "Instances known"),
             alerts_firing: gauge(r, "alerts_firing", "Alerts that fire now"),
             alerts_raised: counter(r, "alerts_raised", "Raise events since the start"),
+            rules_reloads: counter(r, "rules_reloads", "Times that rules were read anew and came into force"),
+            rules_reload_failures: counter(r, "rules_reload_failures", "Times that rules could not be read anew"),
+            rules_reload_successful: gauge(
+                r,
+                "rules_last_reload_successful",
+                "Whether rules could be read when they were read last, 1 or 0",
+            ),
+            rules_reload_success_at: {
+                let at = Gauge::<f64, AtomicU64>::default();
+                let help = "When the rules in force were read, since 1970";
+                r.register_with_unit("rules_last_reload_success_timestamp", help, Unit::Seconds, at.clone());
+                at
+            },
             journal_commits: counter(r, "journal_commits", "Journal transactions"),
             journal_commit: seconds(r, "journal_commit", "How long journal transactions took"),
             journal_errors: counter(r, "journal_errors", "Journal transactions that failed and are tried again"),

@@ -4,7 +4,10 @@ use std::{convert::Infallible, future::Future, sync::Arc};
 
 use warp::{Filter, Rejection, Reply, filters::BoxedFilter, http::Method, path, reject, reply::Response};
 
-use super::{Shared, alerts, explain, exposition, health, history, parameters::Pairs, problem::Problem, rules, status};
+use super::{
+    Shared, alerts, control, explain, exposition, health, history, parameters::Pairs, problem::Problem, rules, status,
+    writes::writes,
+};
 
 /// All routes; whatever matches none, or fails, becomes a [`Problem`].
 pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
@@ -27,6 +30,18 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
             answer(Ok(exposition::metrics(&shared, accept.as_deref())))
         },
     );
+    let reload = path!("-" / "reload")
+        .and(writes(Method::POST, "POST"))
+        .and(pairs())
+        .and(with(shared))
+        .and_then(|pairs, shared: Arc<Shared>| async move { answer(control::reload(&shared, pairs).await) });
+    let forget = path!("services" / String / "instances" / String)
+        .and(writes(Method::DELETE, "DELETE"))
+        .and(pairs())
+        .and(with(shared))
+        .and_then(|service: String, instance: String, pairs, shared: Arc<Shared>| async move {
+            answer(control::forget(&shared, &service, &instance, pairs).await)
+        });
     resource(path!("status").boxed(), shared, status::list)
         .or(one_service)
         .unify()
@@ -47,6 +62,10 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
         .or(resource(path!("readyz").boxed(), shared, health::ready))
         .unify()
         .or(metrics)
+        .unify()
+        .or(reload)
+        .unify()
+        .or(forget)
         .unify()
         .recover(problem)
         .unify()

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod answers;
+mod changes;
 mod clients;
 mod explain;
 mod one_alert;

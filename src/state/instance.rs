@@ -185,11 +185,14 @@ impl InstanceState {
 
     /// Goes on under other rules; returns what the world hears of.
     pub fn adopt(&mut self, rules: &RuleSet, now: Timestamp, heard: Heard) -> Vec<Event> {
-        let events = self.progress.adopt(rules.plan(&self.key), now);
+        let plan = rules.plan(&self.key);
+        if plan.windows != self.progress.plan.windows {
+            // Some are gone, or have other lengths: the journal gets them anew.
+            self.window_rows.outdate();
+        }
+        let events = self.progress.adopt(plan, now);
         self.rewatch(heard);
         self.unsaved = true;
-        // Windows may be gone or have other lengths: the journal gets them as they are now.
-        self.window_rows.outdate();
         events
     }
 

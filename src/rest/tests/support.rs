@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::super::{Context, Options, Server, start};
 use crate::{
+    control::{Door, Requests, door},
     health::{Health, Phase},
     model::{Alert, EventKind, InstanceKey, LifeEvent, RaiseId, Severity, Timestamp},
     rules::{Firing, RuleSet, SharedRules},
@@ -38,6 +39,9 @@ pub(super) struct Running {
     pub(super) rules: SharedRules,
     pub(super) stats: Arc<Stats>,
     pub(super) health: Health,
+    /// The way to control, which does not run here.
+    pub(super) control: Door,
+    pub(super) requests: Requests,
 }
 
 impl Running {
@@ -51,7 +55,9 @@ impl Running {
         let (state, stats, health) = (Arc::new(State::new(2, 1_000_000)), Arc::new(Stats::new()), Health::new());
         health.enter(Phase::Ready);
         let rules = Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None))));
+        let (control, requests) = door();
         let context = Context {
+            control: control.clone(),
             state: state.clone(),
             rules: rules.clone(),
             store: Arc::new(store),
@@ -60,7 +66,7 @@ impl Running {
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let server = start(listener, context, options, Logger::root(Discard, o!())).expect("the server starts");
-        Self { server, state, rules, stats, health }
+        Self { server, state, rules, stats, health, control, requests }
     }
 
     /// Makes an instance known.
@@ -85,6 +91,17 @@ impl Running {
     /// Any request without a body; `headers` end with `\r\n` each.
     pub(super) fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
         ask(self.addr(), method, path, headers)
+    }
+
+    /// A request with a body of so many bytes.
+    pub(super) fn ask_with_body(&self, method: &str, path: &str, n_bytes: usize) -> Answer {
+        let body = "x".repeat(n_bytes);
+        ask(self.addr(), method, path, &format!("content-length: {n_bytes}\r\n\r\n{body}"))
+    }
+
+    /// Control is no longer there.
+    pub(super) fn control_ends(&mut self) {
+        (_, self.requests) = door();
     }
 
     /// The problem that `GET path` gets, which is of this status.
