@@ -263,7 +263,10 @@ fn compute<'a>(
     match function {
         Function::Min => least_or_greatest(f64::min, |bucket| bucket.min),
         Function::Max => least_or_greatest(f64::max, |bucket| bucket.max),
-        Function::Count => Some(total(buckets, points).0).filter(|count| *count > 0.0),
+        Function::Count => {
+            let count = buckets.map(|bucket| bucket.count).sum::<u64>() + points.count() as u64;
+            (count > 0).then_some(count as f64)
+        }
         Function::Sum => Some(total(buckets, points)).filter(|(count, _)| *count > 0.0).map(|(_, sum)| sum),
         Function::Avg => Some(total(buckets, points)).filter(|(count, _)| *count > 0.0).map(|(n, sum)| sum / n),
         Function::Stddev => {
@@ -279,8 +282,13 @@ fn compute<'a>(
         }
         Function::Rate | Function::Increase | Function::Delta => {
             let mut steps = Steps::default();
-            buckets.for_each(|bucket| steps.add(bucket));
-            points.for_each(|point| steps.add(&point.into()));
+            for bucket in buckets {
+                steps.go_on(bucket.first);
+                steps.count += bucket.count - 1;
+                steps.increase += bucket.increase;
+                steps.ends = steps.ends.map(|(first, _)| (first, bucket.last));
+            }
+            points.for_each(|point| steps.go_on(point));
             steps.value(function)
         }
     }
@@ -301,18 +309,17 @@ struct Steps {
 }
 
 impl Steps {
-    /// Goes on from the last point to the bucket's first, and through the bucket.
-    fn add(&mut self, bucket: &Bucket) {
+    /// Goes on from the last point to this one.
+    fn go_on(&mut self, point: Point) {
         let first = match self.ends {
-            None => bucket.first,
+            None => point,
             Some((first, last)) => {
-                self.increase += step(last.value, bucket.first.value);
+                self.increase += step(last.value, point.value);
                 first
             }
         };
-        self.increase += bucket.increase;
-        self.count += bucket.count;
-        self.ends = Some((first, bucket.last));
+        self.count += 1;
+        self.ends = Some((first, point));
     }
 
     fn value(&self, function: Function) -> Option<f64> {
