@@ -4,6 +4,7 @@
 //! need shard by shard and hold no lock while they serialise.
 
 mod instance;
+mod life;
 mod marks;
 mod presence;
 mod view;
@@ -20,6 +21,7 @@ use std::{
 use parking_lot::RwLock;
 
 pub use instance::{InstanceState, Known, WindowRows};
+pub use life::{Arrival, Deadlines};
 pub use marks::{Mark, Marks, Numbering};
 pub use presence::{Heard, Hearing, Presence, Silence};
 pub use view::{InstanceView, Status};

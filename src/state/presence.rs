@@ -20,6 +20,11 @@ const LATE_TICK: Duration = Duration::from_secs(1);
 pub struct Heard(Duration);
 
 impl Heard {
+    /// So long after the clock began.
+    pub const fn after(elapsed: Duration) -> Self {
+        Self(elapsed)
+    }
+
     /// How long ago `earlier` was.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
@@ -128,7 +133,7 @@ mod tests {
     use super::*;
 
     fn at(millis: u64) -> Heard {
-        Heard(Duration::from_millis(millis))
+        Heard::after(Duration::from_millis(millis))
     }
 
     #[test]
