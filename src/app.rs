@@ -153,7 +153,7 @@ impl App {
         info!(log, "starting"; "version" => env!("CARGO_PKG_VERSION"), "store" => alerts.describe(),
             "data" => config.data_dir.display().to_string(), "journal" => journal.path().display().to_string(),
             "workers" => config.n_workers, "rules" => config.rules.rules.len(), "rules_from" => &config.rules.source);
-        for warning in &config.warnings {
+        for warning in config.warnings.iter().chain(&config.rules.warnings()) {
             warn!(log, "{}", warning);
         }
         health.set("rules", Condition::Ok, format!("{} rules, {}", config.rules.rules.len(), config.rules.source));

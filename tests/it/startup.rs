@@ -94,6 +94,20 @@ fn an_unknown_variable_of_ours_is_warned_about() {
 }
 
 #[test]
+fn a_rule_that_can_never_fire_is_warned_about_and_holds() {
+    let rules =
+        "[[rules]]\nname = \"hot\"\nwhen = \"cpu_percnt > 90\"\n\n[[rules]]\nname = \"own\"\nwhen = \"queue > 1\"\n";
+    let server = Setup::new().rules(rules).start();
+    let warned = server.logged(
+        1,
+        "gopherwatch.toml: line 3, column 9: rule `hot`: no agent sends `cpu_percnt` by itself: did you mean \
+         `cpu_percent`?",
+    );
+    assert_eq!(warned[0]["level"], "WARNING");
+    assert!(!server.log().text().contains("`queue`"), "metrics of one's own are nothing to warn of");
+}
+
+#[test]
 fn a_bad_database_address_is_refused_without_showing_the_password() {
     let setup = Setup::new().env("DATABASE_URL", "postgres://root:hunter2@db/x");
     let said = refuses(&setup, 64, &["database"]);
