@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-pub use args::Args;
+pub use args::{Args, Command};
 pub use environment::load_env_file;
 
 use crate::{

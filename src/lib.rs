@@ -3,6 +3,7 @@
 //! The modules are the stages of the pipeline, in the order of ARCHITECTURE.md; `app` wires them.
 
 pub mod app;
+pub mod commands;
 pub mod config;
 pub mod deliver;
 pub mod dispatch;
@@ -15,6 +16,7 @@ pub mod model;
 pub mod rest;
 pub mod restore;
 pub mod rules;
+pub mod ruletest;
 pub mod state;
 pub mod stats;
 pub mod store;

@@ -11,6 +11,7 @@ mod latency;
 mod order;
 mod overload;
 mod receipts;
+mod rule_files;
 mod scale;
 mod shutdown;
 mod silence;
