@@ -29,11 +29,11 @@ use gopherwatch::{
     journal::Entry,
     log::Format,
     model::{InstanceKey, Metrics, Name, Timestamp},
+    rule_file::RuleFile,
     rules::RuleSet,
     state::State,
     stats::Stats,
 };
-use parking_lot::RwLock;
 use slog::{Discard, Logger, o};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Endpoint;
@@ -115,7 +115,7 @@ impl Pipeline {
     fn start(n_workers: usize, n_helpers: usize, sizes: Sizes, one_in: u64) -> Self {
         let stats = Arc::new(Stats::new());
         let state = Arc::new(State::new(n_workers, 200_000));
-        let rules = Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None))));
+        let rules = Arc::new(RuleSet::built_in(None));
         let options = dispatch::Options { n_lanes: n_workers, queue_reports: 4 * N_REPORTS };
         let (dispatcher, queues) = Dispatcher::new(options, stats.clone());
         let (entries, input) = bounded::<Entry>(64);
@@ -265,6 +265,8 @@ fn config(data_dir: &std::path::Path) -> Config {
     Config {
         grpc_addr: "127.0.0.1:0".parse().unwrap(),
         http_addr: "127.0.0.1:0".parse().unwrap(),
+        rule_file: RuleFile::new(Some(data_dir.join("no-rules.toml")), None),
+        rule_text: None,
         rules: RuleSet::built_in(None),
         data_dir: data_dir.to_owned(),
         n_workers: 2,

@@ -10,17 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use parking_lot::{Mutex, RwLock};
 use slog::{Logger, error, info, o, warn};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::{
     config::{Config, StoreConfig},
+    control::{self, Door},
     deliver,
     dispatch::{self, Dispatcher, Receipt},
     evaluate,
-    health::{Condition, Health, Phase},
+    health::{Health, Phase},
     ingest::{self, Ingest},
     journal::{self, Entry, Journal, JournalError},
     log::{AlertLog, chain},
@@ -109,6 +110,8 @@ pub struct App {
     shutdown_timeout: Duration,
     ingest: Ingest,
     ticker: Stage,
+    control: Stage,
+    door: Door,
     lanes: Vec<JoinHandle<()>>,
     entries: Sender<Entry>,
     journal: JoinHandle<Result<(), JournalError>>,
@@ -156,12 +159,11 @@ impl App {
         for warning in config.warnings.iter().chain(&config.rules.warnings()) {
             warn!(log, "{}", warning);
         }
-        health.set("rules", Condition::Ok, format!("{} rules, {}", config.rules.rules.len(), config.rules.source));
         let rules = Arc::new(config.rules.clone().succeeding(&journal.rules()?, Timestamp::now()));
+        let shown_rules = Arc::new(RwLock::new(rules.clone()));
         let Restored { mut entry, n_instances, n_firing } =
             restore::restore(journal.restore()?, &rules, &state, Timestamp::now());
         entry.rules = Some(rules.records());
-        let rules = Arc::new(RwLock::new(rules));
         stats.alerts_firing.set(n_firing as i64);
         stats.instances.set(state.n_instances() as i64);
         info!(log, "restored from the journal"; "instances" => n_instances, "firing" => n_firing);
@@ -171,14 +173,16 @@ impl App {
         let lines_reader = journal.reader()?;
         let store_reader = journal.reader()?;
 
+        let (door, requests) = control::door();
         let rest = rest::start(
             http,
             rest::Context {
                 state: state.clone(),
-                rules: rules.clone(),
+                rules: shown_rules.clone(),
                 store: alerts.clone(),
                 stats: stats.clone(),
                 health: health.clone(),
+                control: door.clone(),
             },
             rest::Options::default(),
             log.new(o!("thread" => "admin")),
@@ -190,7 +194,7 @@ impl App {
         };
         let store = {
             let (stop, stopped) = bounded(0);
-            let options = deliver::Options { retention: config.retention };
+            let options = deliver::Options { retention: config.retention, inherited_seq: journal.last_seq() };
             let cursor = (store_reader, store_cursor);
             let thread =
                 deliver::start_store(options, alerts.clone(), cursor, stopped, (stats.clone(), health.clone()), log)?;
@@ -212,6 +216,19 @@ impl App {
         };
         let lanes = evaluate::start(options, queues, (state.clone(), rules), entries.clone(), stats.clone(), log)?;
         let ticker = ticker(dispatcher.clone())?;
+        let control = {
+            let (stop, stopped) = bounded(0);
+            let (file, text) = (config.rule_file, config.rule_text);
+            let options = control::Options { file, text, lanes_wait: control::LANES_WAIT };
+            let context = control::Context {
+                dispatcher: dispatcher.clone(),
+                state: state.clone(),
+                rules: shown_rules,
+                stats: stats.clone(),
+                health: health.clone(),
+            };
+            Stage { stop, thread: control::start(options, context, requests, stopped, log)? }
+        };
         let options = ingest::Options {
             max_connections: max_connections(),
             max_instances_per_stream: config.max_instances_per_stream,
@@ -226,6 +243,8 @@ impl App {
             shutdown_timeout: config.shutdown_timeout,
             ingest,
             ticker,
+            control,
+            door,
             lanes,
             entries,
             journal,
@@ -247,17 +266,29 @@ impl App {
         self.rest.addr()
     }
 
-    /// Waits until `stop` has a message or is disconnected; false: a stage died first.
-    pub fn wait(&self, stop: &Receiver<()>) -> bool {
+    /// Waits until `stop` has a message or is disconnected; false: a stage died first. Each message of `reload` has the
+    /// rules read again.
+    pub fn wait(&self, stop: &Receiver<()>, reload: &Receiver<()>) -> bool {
         loop {
-            match stop.recv_timeout(WATCH_EVERY) {
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return true,
-                Err(RecvTimeoutError::Timeout) => {}
+            select! {
+                recv(stop) -> _ => return true,
+                recv(reload) -> message => match message {
+                    Ok(()) => self.reload(),
+                    Err(_) => return true,
+                },
+                default(WATCH_EVERY) => {}
             }
             if let Some(dead) = self.dead_stage() {
                 error!(self.log, "a stage died: stopping"; "stage" => dead);
                 return false;
             }
+        }
+    }
+
+    fn reload(&self) {
+        // What comes of it is in the log.
+        if let Err(refused) = self.door.reload(control::By::Signal) {
+            warn!(self.log, "the rules were not reloaded"; "error" => %refused, "why" => "signal");
         }
     }
 
@@ -269,6 +300,7 @@ impl App {
             ("deliver-store", self.store.thread.is_finished()),
             ("deliver-log", self.lines.thread.is_finished()),
             ("ticker", self.ticker.thread.is_finished()),
+            ("control", self.control.thread.is_finished()),
         ];
         dead.into_iter().find(|(_, dead)| *dead).map(|(name, _)| name)
     }
@@ -281,6 +313,8 @@ impl App {
             shutdown_timeout,
             ingest,
             ticker,
+            control,
+            door: _,
             lanes,
             entries,
             journal,
@@ -295,6 +329,8 @@ impl App {
         // No statement begins after this; the one in flight finishes beside the rest of the drain.
         alerts.shut();
         drop(store.stop);
+        // Nobody is told anything new; a change that is in the lanes already goes through them.
+        drop(control.stop);
         info!(log, "shutdown began"; "timeout_seconds" => shutdown_timeout.as_secs_f64());
         let waiting = Waiting::start(log.clone());
 
@@ -302,8 +338,10 @@ impl App {
         ingest.stop();
         let mut finished = ingest.finish(deadline);
         drop(ticker.stop);
+        waiting.on("control");
+        finished &= join_until(control.thread, deadline).is_some();
 
-        // With the last stream and the ticker the lanes' entrances are gone, and they end behind what they had.
+        // With the last stream, the ticker and control the lanes' entrances are gone, and they end behind what they had.
         waiting.on("evaluate");
         finished &= lanes.into_iter().all(|lane| join_until(lane, deadline).is_some());
 

@@ -6,24 +6,18 @@
 mod args;
 mod environment;
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use args::{Args, Command};
 pub use environment::load_env_file;
 
 use crate::{
-    log::Format,
-    rules::{Record, RuleSet, parse_file},
+    log::{Format, chain},
+    rule_file::{RuleFile, RuleFileError},
+    rules::RuleSet,
     store::MySqlOptions,
 };
 
-/// The rule file that is read when it is there.
-const DEFAULT_RULE_FILE: &str = "gopherwatch.toml";
 /// How long SQLite keeps resolved alerts unless told otherwise; MySQL keeps them for ever.
 const SQLITE_RETENTION: Duration = Duration::from_secs(90 * 86_400);
 /// A lane holds at least one whole chunk, as `Dispatcher::new` sees to.
@@ -49,7 +43,11 @@ pub struct Config {
     pub grpc_addr: SocketAddr,
     /// Where REST answers.
     pub http_addr: SocketAddr,
-    /// The rules to begin with.
+    /// Where the rules are.
+    pub rule_file: RuleFile,
+    /// What stood there; `None`: there was no file.
+    pub rule_text: Option<String>,
+    /// The rules to begin with, which this makes.
     pub rules: RuleSet,
     /// Where journal and embedded store are.
     pub data_dir: PathBuf,
@@ -119,10 +117,16 @@ impl Config {
             StoreConfig::MySql(_) => None,
             StoreConfig::Sqlite => Some(SQLITE_RETENTION),
         };
+        let rule_file = RuleFile::new(args.config, args.record);
+        let bad_rules = |err: RuleFileError| UsageError(chain(&err));
+        let rule_text = rule_file.read().map_err(bad_rules)?;
+        let rules = rule_file.rules(rule_text.as_deref()).map_err(bad_rules)?;
         Ok(Self {
             grpc_addr: args.grpc_addr,
             http_addr: args.http_addr,
-            rules: rules(args.config.as_deref(), args.record)?,
+            rule_file,
+            rule_text,
+            rules,
             data_dir: args.data_dir,
             n_workers: args.workers,
             n_helpers: args::cores(),
@@ -140,19 +144,4 @@ impl Config {
             warnings: environment::unknown_names(),
         })
     }
-}
-
-fn rules(path: Option<&Path>, record: Option<Record>) -> Result<RuleSet, UsageError> {
-    let given = path.is_some();
-    let path = path.unwrap_or(Path::new(DEFAULT_RULE_FILE));
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound && !given => return Ok(RuleSet::built_in(record)),
-        Err(err) => return Err(UsageError(format!("reading the rule file {}: {err}", path.display()))),
-    };
-    let rules = parse_file(&text, record).map_err(|err| UsageError(format!("{}: {err}", path.display())))?;
-    Ok(match rules {
-        Some(rules) => RuleSet::new(rules, path.display().to_string()),
-        None => RuleSet::built_in(record),
-    })
 }

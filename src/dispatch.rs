@@ -23,6 +23,7 @@ pub use account::{StreamAccount, Tally};
 
 use crate::{
     model::{InstanceKey, Metrics, Timestamp},
+    rules::RuleSet,
     stats::Stats,
 };
 
@@ -32,8 +33,8 @@ pub const MAX_CHUNK: usize = 512;
 const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Metrics that weigh as much as one report more, so that slots bound memory and not just counts.
 const METRICS_PER_SLOT: usize = 16;
-/// Room in a lane for turns that hold no slot: the one tick that may wait.
-const SLOTLESS_TURNS: usize = 1;
+/// Room in a lane for turns that hold no slot: the one tick and the one turn of control that may wait.
+const SLOTLESS_TURNS: usize = 2;
 
 /// One valid report, or the sign of life that a refused one still is.
 #[derive(Debug)]
@@ -97,9 +98,14 @@ impl Receipt {
         (Self(given), receipt)
     }
 
-    /// Tells the stream. It may have gone, and then nobody listens.
+    /// Tells whoever waits. It may have gone, and then nobody listens.
     pub fn give(self) {
         let _ = self.0.send(());
+    }
+
+    /// Whether somebody still waits for it.
+    pub fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
     }
 }
 
@@ -111,21 +117,26 @@ pub enum Turn {
     Chunk(Box<Chunk>, OwnedSemaphorePermit),
     /// Journal how far these instances have come, then give the receipt.
     Barrier(Vec<Arc<InstanceKey>>, Receipt, OwnedSemaphorePermit),
-    /// Look who has been silent. It was due at this time. The guard's end lets the next tick in.
-    Tick(Instant, TickPlace),
+    /// Look who has been silent. It was due at this time.
+    Tick(Instant, Place),
+    /// From here on these rules hold. The receipt: what they made of the alerts that fire is durable.
+    Reload(Arc<RuleSet>, Place, Receipt),
+    /// Forget this instance, all but its marks. The receipt: that is durable.
+    Forget(Arc<InstanceKey>, Place, Receipt),
 }
 
-/// The place of the one tick that may be in a lane. More would take room that slots have promised (I3).
+/// The place in a lane of a turn that holds no slot: there is one for a tick and one for control. More would take room
+/// that slots have promised (I3). The turn's end lets the next one in.
 #[derive(Debug)]
-pub struct TickPlace(Arc<AtomicBool>);
+pub struct Place(Arc<AtomicBool>);
 
-impl TickPlace {
+impl Place {
     fn take(taken: &Arc<AtomicBool>) -> Option<Self> {
         (!taken.swap(true, Ordering::Acquire)).then(|| Self(taken.clone()))
     }
 }
 
-impl Drop for TickPlace {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
@@ -158,6 +169,7 @@ struct Lane {
     capacity: usize,
     waiting: Arc<AtomicUsize>,
     tick: Arc<AtomicBool>,
+    control: Arc<AtomicBool>,
 }
 
 /// What a lane's thread takes turns from.
@@ -182,11 +194,13 @@ impl Dispatcher {
         let capacity = (options.queue_reports / options.n_lanes).max(MAX_CHUNK);
         let (lanes, queues): (Vec<_>, Vec<_>) = (0..options.n_lanes)
             .map(|_| {
-                // Every turn but a tick holds at least one slot, so that this many turns are the most there can be.
+                // Every other turn holds at least one slot, so that this many turns are the most there can be.
                 let (turns, queue) = bounded(capacity + SLOTLESS_TURNS);
                 let waiting = Arc::new(AtomicUsize::new(0));
                 let slots = Arc::new(Semaphore::new(capacity));
-                let lane = Lane { turns, slots, capacity, waiting: waiting.clone(), tick: Arc::default() };
+                let waiting_streams = waiting.clone();
+                let (tick, control) = (Arc::default(), Arc::default());
+                let lane = Lane { turns, slots, capacity, waiting: waiting_streams, tick, control };
                 (lane, LaneQueue { turns: queue, waiting })
             })
             .unzip();
@@ -223,11 +237,47 @@ impl Dispatcher {
     /// Gives every lane a tick that was due at `due`. A lane whose last tick still waits needs no other.
     pub fn tick(&self, due: Instant) {
         for lane in &*self.lanes {
-            if let Some(place) = TickPlace::take(&lane.tick) {
+            if let Some(place) = Place::take(&lane.tick) {
                 // A lane that has ended needs no tick.
                 let _ = Self::enqueue(lane, Turn::Tick(due, place));
             }
         }
+    }
+
+    /// The place of control in one lane; `None`: an earlier turn of control has it.
+    pub fn control_place(&self, lane_idx: usize) -> Option<Place> {
+        Place::take(&self.lanes[lane_idx].control)
+    }
+
+    /// The places of control in every lane, in their order; `None`: not all of them are free.
+    pub fn control_places(&self) -> Option<Vec<Place>> {
+        (0..self.lanes.len()).map(|lane_idx| self.control_place(lane_idx)).collect()
+    }
+
+    /// Gives every lane these rules, in the place that control has in it. Each receipt tells that one lane has come to
+    /// them, and never comes if the pipeline has died.
+    pub fn reload(
+        &self,
+        rules: &Arc<RuleSet>,
+        places: Vec<Place>,
+    ) -> Result<Vec<oneshot::Receiver<()>>, DispatchError> {
+        assert_eq!(places.len(), self.lanes.len(), "lanes never differ in their rules for longer than their turns");
+        let give = |(lane, place)| {
+            let (receipt, given) = Receipt::new();
+            Self::enqueue(lane, Turn::Reload(rules.clone(), place, receipt)).map(|()| given)
+        };
+        self.lanes.iter().zip(places).map(give).collect()
+    }
+
+    /// Has an instance forgotten by its lane, in the place that control has in it.
+    pub fn forget(
+        &self,
+        lane_idx: usize,
+        key: Arc<InstanceKey>,
+        place: Place,
+        receipt: Receipt,
+    ) -> Result<(), DispatchError> {
+        Self::enqueue(&self.lanes[lane_idx], Turn::Forget(key, place, receipt))
     }
 
     async fn slot(&self, lane: &Lane, weight: usize) -> Result<OwnedSemaphorePermit, DispatchError> {

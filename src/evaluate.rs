@@ -4,6 +4,8 @@
 //! far the instances with events have come, so that the journal holds both or neither. A full journal blocks the lane.
 
 mod batch;
+mod reload;
+mod shards;
 mod tick;
 
 use std::{
@@ -14,6 +16,7 @@ use std::{
 };
 
 use crossbeam_channel::Sender;
+use prometheus_client::metrics::counter::Counter;
 use rayon::ThreadPool;
 use slog::{Logger, warn};
 
@@ -23,7 +26,7 @@ use crate::{
     dispatch::{Chunk, LaneQueue, Receipt, Turn},
     journal::{Entry, Snapshot},
     model::{InstanceKey, Timestamp},
-    rules::SharedRules,
+    rules::{RuleRecord, RuleSet},
     state::{Hearing, State},
     stats::Stats,
 };
@@ -52,7 +55,6 @@ pub struct Options {
 #[derive(Clone, Debug)]
 struct Shared {
     state: Arc<State>,
-    rules: SharedRules,
     stats: Arc<Stats>,
     pool: Arc<ThreadPool>,
     journal: Sender<Entry>,
@@ -60,11 +62,12 @@ struct Shared {
     log: Logger,
 }
 
-/// Starts a thread for each queue. They end when their queues do, and with them their clones of `journal`.
+/// Starts a thread for each queue, with these rules until a turn brings others. They end when their queues do, and with
+/// them their clones of `journal`.
 pub fn start(
     options: Options,
     queues: Vec<LaneQueue>,
-    (state, rules): (Arc<State>, SharedRules),
+    (state, rules): (Arc<State>, Arc<RuleSet>),
     journal: Sender<Entry>,
     stats: Arc<Stats>,
     log: &Logger,
@@ -75,20 +78,37 @@ pub fn start(
         .thread_name(|idx| format!("helper-{idx}"))
         .build()
         .map_err(io::Error::other)?;
-    let shared = Shared { state, rules, stats, pool: Arc::new(pool), journal, options, log: log.clone() };
+    let shared = Shared { state, stats, pool: Arc::new(pool), journal, options, log: log.clone() };
     let spawn = |(lane_idx, queue): (usize, LaneQueue)| {
         let name = format!("lane-{lane_idx}");
         let log = shared.log.new(slog::o!("thread" => name.clone()));
         let shared = Shared { log, ..shared.clone() };
-        let lane = Lane { lane_idx, shared, hearing: Hearing::starting(Instant::now()), last_tick: Instant::now() };
+        let now = Instant::now();
+        let in_force = InForce::new(&rules, &shared.stats);
+        let lane = Lane { lane_idx, shared, in_force, hearing: Hearing::starting(now), last_tick: now };
         thread::Builder::new().name(name).spawn(move || lane.run(&queue))
     };
     queues.into_iter().enumerate().map(spawn).collect()
 }
 
+/// The rules, and the count of each one's evaluations, which it would take a lock to look up.
+struct InForce {
+    rules: Arc<RuleSet>,
+    evaluations: Vec<Counter>,
+}
+
+impl InForce {
+    fn new(rules: &Arc<RuleSet>, stats: &Stats) -> Self {
+        let evaluations = rules.rules.iter().map(|rule| stats.rule_evaluations(&rule.name)).collect();
+        Self { rules: rules.clone(), evaluations }
+    }
+}
+
 struct Lane {
     lane_idx: usize,
     shared: Shared,
+    /// The lane's own: they change at a turn, so that one batch is never held against two.
+    in_force: InForce,
     hearing: Hearing,
     last_tick: Instant,
 }
@@ -126,6 +146,14 @@ impl Lane {
                     self.tick(due, queue.waiting.load(Ordering::Relaxed) > 0);
                     drop(place);
                 }
+                Turn::Reload(rules, place, receipt) => {
+                    self.reload(rules, receipt);
+                    drop(place);
+                }
+                Turn::Forget(key, place, receipt) => {
+                    self.forget(&key, receipt);
+                    drop(place);
+                }
             }
         }
     }
@@ -133,10 +161,9 @@ impl Lane {
     /// Evaluates the chunks' reports in order and settles their streams' accounts.
     fn chunks(&self, chunks: &[Box<Chunk>]) {
         let Shared { state, stats, .. } = &self.shared;
-        let rules = self.shared.rules.read().clone();
         let now = self.hearing.at(Instant::now());
         let parallel_from = self.shared.options.parallel_from;
-        let work = batch::Work { state, rules: &rules, chunks, now, parallel_from };
+        let work = batch::Work { state, rules: &self.in_force.rules, chunks, now, parallel_from };
         let done = work.run(self.lane_idx, &self.shared.pool);
         stats.turns.inc_by(chunks.len() as u64);
         if done.parallel {
@@ -147,10 +174,17 @@ impl Lane {
         for (why, n) in done.rejected {
             stats.rejected(why).inc_by(n);
         }
-        for message in done.panics {
+        for batch::Panic { message, key, rule } in done.panics {
             stats.evaluate_panics.inc();
             slog::error!(self.shared.log, "evaluating a report panicked: it is refused, please report this fault";
-                "panic" => message);
+                "panic" => &message, "rule" => rule.as_ref().map(|rule| rule.name.to_string()),
+                "service" => key.service(), "instance" => key.instance());
+            if let Some(rule) = rule {
+                stats.note_rule_error(&rule.name, format!("panicked on a report of {key}: {message}"));
+            }
+        }
+        for (counter, n) in self.in_force.evaluations.iter().zip(done.evaluations).filter(|(_, n)| *n > 0) {
+            counter.inc_by(n);
         }
         for key in done.restarted {
             warn!(self.shared.log, "reports without an agent-epoch are numbered from 1 again";
@@ -190,11 +224,35 @@ impl Lane {
             heard: self.hearing.at(now),
             now: Timestamp::now(),
         };
+        self.shared.state.note_heard(self.lane_idx, look.heard);
         let done = look.run(self.lane_idx, &self.shared.pool);
         self.shared.stats.alerts_raised.inc_by(done.n_raised);
         self.shared.stats.alerts_firing.inc_by(done.firing_delta);
         self.shared.stats.instances.set(self.shared.state.n_instances() as i64);
         self.journal(Entry { events: done.events, snapshots: done.snapshots, ..Entry::default() });
+    }
+
+    /// From here on `rules` hold.
+    fn reload(&mut self, rules: Arc<RuleSet>, receipt: Receipt) {
+        let Shared { state, stats, pool, .. } = &self.shared;
+        self.in_force = InForce::new(&rules, stats);
+        let times = (Timestamp::now(), self.hearing.at(Instant::now()));
+        let done = reload::adopt(state, &rules, times, self.lane_idx, pool);
+        // With the first lane's instances, so that none of them is under rules that the journal does not know.
+        self.changed(done, Some(rules.records()), receipt);
+    }
+
+    fn forget(&self, key: &InstanceKey, receipt: Receipt) {
+        let heard = self.hearing.at(Instant::now());
+        let done = reload::forget(&self.shared.state, key, Timestamp::now(), heard, self.lane_idx);
+        self.changed(done, None, receipt);
+    }
+
+    /// Journals what control has changed, and the receipt with it.
+    fn changed(&self, done: reload::Done, rules: Option<Vec<RuleRecord>>, receipt: Receipt) {
+        self.shared.stats.alerts_firing.inc_by(done.firing_delta());
+        self.shared.stats.instances.set(self.shared.state.n_instances() as i64);
+        self.journal(Entry { events: done.events, snapshots: done.snapshots, rules, receipts: vec![receipt] });
     }
 
     fn journal(&self, entry: Entry) {

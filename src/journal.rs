@@ -28,7 +28,7 @@ pub use record::{RestoredInstance, Snapshot};
 use crate::{
     dispatch::Receipt,
     health::{Condition, Health},
-    model::{Event, EventKind, Timestamp},
+    model::{Alert, Event, EventKind, Timestamp},
     rules::RuleRecord,
     stats::Stats,
 };
@@ -293,7 +293,9 @@ impl Stage {
         for entry in entries {
             any_event |= !entry.events.is_empty();
             for event in entry.events.iter().filter(|event| event.kind == EventKind::Raise) {
-                self.stats.raise_durable.observe(now.since(event.alert.received_at).as_secs_f64());
+                let Alert { triggered_at, received_at, .. } = *event.alert;
+                self.stats.raise_received.observe(received_at.since(triggered_at).as_secs_f64());
+                self.stats.raise_durable.observe(now.since(received_at).as_secs_f64());
             }
             entry.receipts.into_iter().for_each(Receipt::give);
         }

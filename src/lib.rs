@@ -5,6 +5,7 @@
 pub mod app;
 pub mod commands;
 pub mod config;
+pub mod control;
 pub mod deliver;
 pub mod dispatch;
 pub mod evaluate;
@@ -15,6 +16,7 @@ pub mod log;
 pub mod model;
 pub mod rest;
 pub mod restore;
+pub mod rule_file;
 pub mod rules;
 pub mod ruletest;
 pub mod state;

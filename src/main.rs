@@ -16,7 +16,7 @@ use gopherwatch::{
     log,
     rules::Record,
 };
-use slog::{Logger, crit, info, warn};
+use slog::{Logger, crit, info};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the last lines of the log may take to be written.
@@ -78,7 +78,7 @@ fn usage(err: &UsageError) -> ExitCode {
 }
 
 fn run(config: Config, log: &Logger) -> u8 {
-    let signals = match signals(log.clone()) {
+    let signals = match signals() {
         Ok(signals) => signals,
         Err(err) => {
             crit!(log, "cannot listen for signals"; "error" => %err);
@@ -92,7 +92,7 @@ fn run(config: Config, log: &Logger) -> u8 {
             return EXIT_NOT_STARTED;
         }
     };
-    let all_alive = app.wait(&signals);
+    let all_alive = app.wait(&signals.stop, &signals.reload);
     let outcome = app.drain(all_alive);
     info!(log, "shutdown ended"; "outcome" => ?outcome);
     match outcome {
@@ -102,9 +102,17 @@ fn run(config: Config, log: &Logger) -> u8 {
     }
 }
 
-/// A message at the first SIGTERM or SIGINT. The second ends the process at once: what was receipted is durable.
-fn signals(log: Logger) -> std::io::Result<Receiver<()>> {
-    let (first, signals) = bounded(1);
+/// What the operator says by signals.
+struct Signals {
+    /// A message at the first SIGTERM or SIGINT. The second ends the process at once: what was receipted is durable.
+    stop: Receiver<()>,
+    /// A message at SIGHUP.
+    reload: Receiver<()>,
+}
+
+fn signals() -> std::io::Result<Signals> {
+    let (first, stop) = bounded(1);
+    let (again, reload) = bounded(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let (mut term, mut int, mut hup) = {
         let _inside = runtime.enter();
@@ -116,7 +124,8 @@ fn signals(log: Logger) -> std::io::Result<Receiver<()>> {
             tokio::select! {
                 _ = term.recv() => n_stops += 1,
                 _ = int.recv() => n_stops += 1,
-                _ = hup.recv() => warn!(log, "SIGHUP: this version does not reload its rules; restart it instead"),
+                // One that waits is as good as two: the rules are read after it.
+                _ = hup.recv() => drop(again.try_send(())),
             }
             match n_stops {
                 0 => {}
@@ -129,5 +138,5 @@ fn signals(log: Logger) -> std::io::Result<Receiver<()>> {
         }
     };
     thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(watch))?;
-    Ok(signals)
+    Ok(Signals { stop, reload })
 }

@@ -1,24 +1,28 @@
 //! REST: what people, dashboards and probes ask of the server (CONTRACT §5).
 //!
 //! It runs on a runtime of its own, so that it answers while ingest is overloaded or draining, and it stops last. It
-//! only reads: the state, the figures, the rules and, within a deadline, the store. Every answer is a copy made
-//! before it is written out, so that no lock waits for a client's network.
+//! reads the state, the figures, the rules and, within a deadline, the store; what is to change it asks of control. Every
+//! answer is a copy made before it is written out, so that no lock waits for a client's network.
 
 mod accept;
 mod alerts;
 mod connections;
+mod control;
 mod cursor;
+mod explain;
 mod exposition;
 mod front;
 mod health;
 mod history;
 mod parameters;
 mod problem;
+mod reads;
 mod room;
 mod routes;
 mod rules;
 mod status;
 mod views;
+mod writes;
 
 use std::{
     io,
@@ -31,8 +35,8 @@ use slog::{Logger, info, warn};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use self::{connections::Connections, front::Front, history::History};
-use crate::{health::Health, rules::SharedRules, state::State, stats::Stats, store::AlertStore};
+use self::{connections::Connections, front::Front, reads::Reads};
+use crate::{control::Door, health::Health, rules::SharedRules, state::State, stats::Stats, store::AlertStore};
 
 /// Enough to answer a few heavy requests at once; reports have the other cores.
 const RUNTIME_THREADS: usize = 2;
@@ -52,6 +56,8 @@ pub struct Context {
     pub stats: Arc<Stats>,
     /// Whether the server is ready.
     pub health: Health,
+    /// Where changes are asked for.
+    pub control: Door,
 }
 
 /// Limits. The defaults are those of RELIABILITY.md's security baseline.
@@ -96,7 +102,7 @@ impl Default for Options {
 /// What the handlers of all requests share.
 struct Shared {
     context: Context,
-    history: History,
+    reads: Reads,
 }
 
 /// The REST server, running. Dropping it cuts off whatever is under way.
@@ -135,8 +141,8 @@ pub fn start(listener: TcpListener, context: Context, options: Options, log: Log
         tokio::net::TcpListener::from_std(listener)?
     };
 
-    let history = History::new(context.store.clone(), &options, log.clone());
-    let routes = routes::routes(&Arc::new(Shared { context, history }));
+    let reads = Reads::new(context.store.clone(), &options, log.clone());
+    let routes = routes::routes(&Arc::new(Shared { context, reads }));
     let front = Arc::new(Front::new(routes, &options, log.clone()));
     let connections = Arc::new(Connections::new(options.max_connections));
     let stop = CancellationToken::new();

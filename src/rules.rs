@@ -6,6 +6,7 @@
 mod clock;
 mod condition;
 mod evaluate;
+mod explain;
 mod fault;
 mod file;
 mod never;
@@ -16,6 +17,7 @@ mod range;
 mod suggest;
 mod summary;
 mod text;
+mod update;
 mod warnings;
 mod window;
 mod words;
@@ -27,7 +29,8 @@ use parking_lot::RwLock;
 
 pub use clock::Clock;
 pub use condition::{Comparator, Comparison, Condition, Facts, Held, Operator, Term, Truth, Unknown, When, Window};
-pub use evaluate::{Hush, Reading, evaluate, look};
+pub use evaluate::{Hush, Reading, evaluate, evaluate_one, look};
+pub use explain::{Compared, Explanation, Reason, Situation, explain};
 pub use fault::{FileError, Location};
 pub use file::parse_file;
 pub use plan::{Plan, WindowsOf};
@@ -248,7 +251,7 @@ impl RuleSet {
     }
 }
 
-/// The rules in force, where a reload can exchange them.
+/// The rules in force as REST shows them. Lanes have their own, and come to others by a turn.
 pub type SharedRules = Arc<RwLock<Arc<RuleSet>>>;
 
 /// CONTRACT §3: the rules of the mission, which hold when no file gives others.

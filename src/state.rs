@@ -14,19 +14,20 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use parking_lot::RwLock;
+use uuid::Uuid;
 
 pub use instance::{InstanceState, Known, WindowRows};
 pub use life::{Arrival, Deadlines};
 pub use marks::{Mark, Marks, Numbering};
 pub use presence::{Heard, Hearing, Presence, Silence};
-pub use view::{InstanceView, Status};
+pub use view::{InstanceView, RuleCount, Status};
 
-use crate::model::{Alert, InstanceKey};
+use crate::model::{Alert, InstanceKey, Name};
 
 /// Shards of one lane. A reader holds one of these at a time, so that more of them mean shorter waits for the lane.
 const SHARDS_PER_LANE: usize = 16;
@@ -39,6 +40,8 @@ pub type Shard = HashMap<Arc<InstanceKey>, InstanceState, foldhash::fast::FixedS
 pub struct State {
     n_lanes: usize,
     shards: Box<[RwLock<Shard>]>,
+    /// Each lane's hearing clock, as of its last tick: for the readers.
+    heard: Box<[AtomicU64]>,
     n_instances: AtomicUsize,
     max_instances: usize,
 }
@@ -48,7 +51,8 @@ impl State {
     pub fn new(n_lanes: usize, max_instances: usize) -> Self {
         assert!(n_lanes > 0, "there is at least one lane");
         let shards = (0..n_lanes * SHARDS_PER_LANE).map(|_| RwLock::default()).collect();
-        Self { n_lanes, shards, n_instances: AtomicUsize::new(0), max_instances }
+        let heard = (0..n_lanes).map(|_| AtomicU64::new(0)).collect();
+        Self { n_lanes, shards, heard, n_instances: AtomicUsize::new(0), max_instances }
     }
 
     /// How many lanes share the instances.
@@ -96,6 +100,25 @@ impl State {
         self.n_instances.load(Ordering::Relaxed)
     }
 
+    /// Notes a lane's hearing clock, for readers.
+    pub fn note_heard(&self, lane_idx: usize, heard: Heard) {
+        self.heard[lane_idx].store(heard.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Looks at one instance that is shown, with its lane's hearing clock as of the last tick.
+    pub fn with_instance<T>(&self, key: &InstanceKey, look: impl FnOnce(&InstanceState, Heard) -> T) -> Option<T> {
+        let lane_idx = self.lane_of(key);
+        let heard = Heard::from_nanos(self.heard[lane_idx].load(Ordering::Relaxed));
+        let shard = self.shards_of_lane(lane_idx)[Self::shard_in_lane(key)].read();
+        shard.get(key).filter(|instance| instance.is_shown()).map(|instance| look(instance, heard))
+    }
+
+    /// Whether REST shows this instance.
+    pub fn knows(&self, key: &InstanceKey) -> bool {
+        let shard = self.shards_of_lane(self.lane_of(key))[Self::shard_in_lane(key)].read();
+        shard.get(key).is_some_and(InstanceState::is_shown)
+    }
+
     /// What REST shows of the instances that `select` picks, ordered by service and instance.
     pub fn view(&self, select: impl Fn(&InstanceKey) -> bool) -> Vec<InstanceView> {
         let mut views = Vec::new();
@@ -105,6 +128,32 @@ impl State {
         }
         views.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         views
+    }
+
+    /// What each rule has going on, by its name.
+    pub fn count_by_rule(&self) -> HashMap<Name, RuleCount> {
+        let mut counts: HashMap<Name, RuleCount> = HashMap::new();
+        for shard in &self.shards {
+            for instance in shard.read().values().filter(|instance| instance.is_shown()) {
+                let progress = &instance.progress;
+                for (place, rule) in progress.plan.rules.iter().enumerate() {
+                    let count = counts.entry(rule.name.clone()).or_default();
+                    count.matching += 1;
+                    count.pending += usize::from(progress.pending_of(place).is_some());
+                    count.firing += usize::from(progress.firing_of(place).is_some());
+                }
+            }
+        }
+        counts
+    }
+
+    /// The alert of this id, if it fires.
+    pub fn firing_alert(&self, alert_id: Uuid) -> Option<Arc<Alert>> {
+        self.shards.iter().find_map(|shard| {
+            let shard = shard.read();
+            let mut firing = shard.values().flat_map(|i| &i.progress.firing);
+            firing.find(|f| f.alert.alert_id == alert_id).map(|f| f.alert.clone())
+        })
     }
 
     /// Every alert that fires, newest first.

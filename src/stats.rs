@@ -3,7 +3,12 @@
 //! Stages count once per chunk, turn or commit, not per report. The balance (I4) is made of the same counters that
 //! `/metrics` shows, so that both tell one story.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicI64, AtomicU64},
+};
+
+use parking_lot::Mutex;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -17,12 +22,27 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::model::Rejection;
+use crate::model::{Rejection, Timestamp};
 
 /// Labels of the refused reports.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
+}
+
+/// Labels of what is counted rule by rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabel {
+    rule: String,
+}
+
+/// What last went wrong with a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleError {
+    /// When.
+    pub at: Timestamp,
+    /// What was said.
+    pub message: String,
 }
 
 /// The accounts of reports and events at one moment (CONTRACT §7.8). Read while the pipeline runs, the figures can
@@ -80,12 +100,22 @@ pub struct Stats {
     pub parallel_turns: Counter,
     /// Reports whose evaluation panicked.
     pub evaluate_panics: Counter,
+    rule_evaluations: Family<RuleLabel, Counter>,
+    rule_errors: Mutex<BTreeMap<String, RuleError>>,
     /// Instances known.
     pub instances: Gauge<i64, AtomicI64>,
     /// Alerts that fire.
     pub alerts_firing: Gauge<i64, AtomicI64>,
     /// Raise events since the start.
     pub alerts_raised: Counter,
+    /// Times that rules were read anew and came into force.
+    pub rules_reloads: Counter,
+    /// Times that they could not be.
+    pub rules_reload_failures: Counter,
+    /// Whether the latest of these was good: 1 or 0.
+    pub rules_reload_successful: Gauge<i64, AtomicI64>,
+    /// When the rules in force were read, in seconds since 1970.
+    pub rules_reload_success_at: Gauge<f64, AtomicU64>,
     /// Journal transactions.
     pub journal_commits: Counter,
     /// How long they took.
@@ -106,8 +136,12 @@ pub struct Stats {
     pub store_write: Histogram,
     /// Writes that failed.
     pub store_errors: Counter,
+    /// Time from a reading to its arrival, of those that raised an alert.
+    pub raise_received: Histogram,
     /// Time from a reading's arrival to its raise being in the journal.
     pub raise_durable: Histogram,
+    /// Time from a reading's arrival to its alert's row being in the store.
+    pub raise_stored: Histogram,
 }
 
 impl Stats {
@@ -117,6 +151,8 @@ impl Stats {
         let r = &mut registry;
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         r.register("build", "The version of the server", build);
+        let rule_evaluations = Family::<RuleLabel, Counter>::default();
+        r.register("rule_evaluations", "Reports that each rule was asked about", rule_evaluations.clone());
         let rejected = Family::<ReasonLabel, Counter>::default();
         r.register("reports_rejected", "Reports refused one by one, by reason", rejected.clone());
         let rejected = Rejection::ALL.map(|why| rejected.get_or_create(&ReasonLabel { reason: why.as_str() }).clone());
@@ -134,10 +170,25 @@ impl Stats {
             dispatch_wait: seconds(r, "dispatch_wait", "How long chunks waited for a slot in their lane"),
             turns: counter(r, "evaluate_turns", "Turns that lanes took"),
             parallel_turns: counter(r, "evaluate_parallel_turns", "Turns that were split over the rayon pool"),
+            rule_evaluations,
+            rule_errors: Mutex::default(),
             evaluate_panics: counter(r, "evaluate_panics", "Reports whose evaluation panicked"),
             instances: gauge(r, "instances", "Instances known"),
             alerts_firing: gauge(r, "alerts_firing", "Alerts that fire now"),
             alerts_raised: counter(r, "alerts_raised", "Raise events since the start"),
+            rules_reloads: counter(r, "rules_reloads", "Times that rules were read anew and came into force"),
+            rules_reload_failures: counter(r, "rules_reload_failures", "Times that rules could not be read anew"),
+            rules_reload_successful: gauge(
+                r,
+                "rules_last_reload_successful",
+                "Whether rules could be read when they were read last, 1 or 0",
+            ),
+            rules_reload_success_at: {
+                let at = Gauge::<f64, AtomicU64>::default();
+                let help = "When the rules in force were read, since 1970";
+                r.register_with_unit("rules_last_reload_success_timestamp", help, Unit::Seconds, at.clone());
+                at
+            },
             journal_commits: counter(r, "journal_commits", "Journal transactions"),
             journal_commit: seconds(r, "journal_commit", "How long journal transactions took"),
             journal_errors: counter(r, "journal_errors", "Journal transactions that failed and are tried again"),
@@ -148,7 +199,13 @@ impl Stats {
             store_rows: counter(r, "store_rows", "Rows written"),
             store_write: seconds(r, "store_write", "How long writes to the store took"),
             store_errors: counter(r, "store_errors", "Writes to the store that failed"),
+            raise_received: hop(
+                r,
+                "raise_received",
+                "Time from a reading to the arrival of its report, by both clocks",
+            ),
             raise_durable: seconds(r, "raise_durable", "Time from a report's arrival to its raise being durable"),
+            raise_stored: hop(r, "raise_stored", "Time from a report's arrival to its alert being in the store"),
             registry,
         }
     }
@@ -156,6 +213,27 @@ impl Stats {
     /// The count of reports refused for `why`.
     pub fn rejected(&self, why: Rejection) -> &Counter {
         &self.rejected[why.idx()]
+    }
+
+    /// The count of evaluations of the rule of this name. Hold on to it: looking it up takes a lock.
+    pub fn rule_evaluations(&self, rule: &str) -> Counter {
+        self.rule_evaluations.get_or_create_owned(&RuleLabel { rule: rule.to_owned() })
+    }
+
+    /// Notes what went wrong with a rule.
+    pub fn note_rule_error(&self, rule: &str, message: String) {
+        self.rule_errors.lock().insert(rule.to_owned(), RuleError { at: Timestamp::now(), message });
+    }
+
+    /// What last went wrong with a rule.
+    pub fn rule_error(&self, rule: &str) -> Option<RuleError> {
+        self.rule_errors.lock().get(rule).cloned()
+    }
+
+    /// The rule of this name is no longer in force: neither are its figures.
+    pub fn forget_rule(&self, rule: &str) {
+        self.rule_evaluations.remove(&RuleLabel { rule: rule.to_owned() });
+        self.rule_errors.lock().remove(rule);
     }
 
     /// The accounts now.
@@ -207,7 +285,20 @@ where
 
 /// A histogram of seconds, from 10 µs to 10 s.
 fn seconds(registry: &mut Registry, name: &str, help: &str) -> Histogram {
-    let metric = Histogram::new(exponential_buckets(1e-5, 4.0, 11));
+    histogram(registry, name, help, exponential_buckets(1e-5, 4.0, 11))
+}
+
+/// A histogram of seconds that are few unless somebody was cut off, an agent from us or we from the database: from 1 ms
+/// to a day. What is above 60 s came late.
+fn hop(registry: &mut Registry, name: &str, help: &str) -> Histogram {
+    let seconds = [
+        0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0,
+    ];
+    histogram(registry, name, help, seconds.into_iter())
+}
+
+fn histogram(registry: &mut Registry, name: &str, help: &str, buckets: impl Iterator<Item = f64>) -> Histogram {
+    let metric = Histogram::new(buckets);
     registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
     metric
 }

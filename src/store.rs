@@ -4,6 +4,7 @@
 //! gated by each row's version, so that delivering an event twice, or late, is harmless (I10).
 
 mod error;
+mod failure;
 mod gate;
 mod history;
 mod mysql;
@@ -13,9 +14,12 @@ mod sqlite;
 
 use std::{fmt, sync::Arc};
 
+use uuid::Uuid;
+
 pub use error::StoreError;
-pub use history::{AlertState, Cursor, HistoryQuery, HistoryRow};
+pub use history::{AlertRecord, AlertState, Cursor, HistoryQuery, HistoryRow};
 pub use mysql::{MySqlOptions, MySqlStore, OptionsError};
+pub use row::{events_json, evidence_json, labels_json};
 pub use sqlite::SqliteStore;
 
 use crate::model::{Alert, Timestamp};
@@ -34,6 +38,9 @@ pub trait AlertStore: Send + Sync + fmt::Debug {
 
     /// Rows that match, newest first by (triggered_at, id); at most `query.limit`.
     fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError>;
+
+    /// One alert with its life and its evidence; `None`: there is no row of that id.
+    fn alert(&self, alert_id: Uuid) -> Result<Option<AlertRecord>, StoreError>;
 
     /// Begins no further write, of whatever kind; the one in flight may finish. Reads go on.
     fn shut(&self);

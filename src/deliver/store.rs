@@ -40,6 +40,8 @@ const PRUNE_ROWS: u32 = 1_000;
 pub struct Options {
     /// How long resolved rows are kept; `None`: for ever.
     pub retention: Option<Duration>,
+    /// The journal's last event of earlier runs.
+    pub inherited_seq: u64,
 }
 
 /// Starts the thread. It ends when `stop` is disconnected, after the statement in flight.
@@ -144,10 +146,22 @@ impl Writer {
         self.stats.store_write.observe(begin.elapsed().as_secs_f64());
         self.stats.store_batches.inc();
         self.stats.store_rows.inc_by(rows.len() as u64);
+        self.time_raises(events);
         self.stats.events_stored.set(*last_seq);
         self.max_batch = (self.max_batch * 2).min(MAX_BATCH);
         self.works(Step::Write);
         Ok(())
+    }
+
+    /// Takes the time of each raise that is now in the store, once. Those of earlier runs are left out: delivered again,
+    /// they may have been there for long.
+    fn time_raises(&self, events: &[(u64, Event)]) {
+        let now = Timestamp::now();
+        let is_ours =
+            |(seq, event): &&(u64, Event)| event.kind == EventKind::Raise && *seq > self.options.inherited_seq;
+        for (_, event) in events.iter().filter(is_ours) {
+            self.stats.raise_stored.observe(now.since(event.alert.received_at).as_secs_f64());
+        }
     }
 
     fn prune(&mut self) -> Result<(), Failure> {

@@ -86,3 +86,38 @@ async fn ticks_never_fill_a_lane_that_reports_could_use() {
     }
     assert!(queue.turns.len() <= MAX_CHUNK / 16 + SLOTLESS_TURNS);
 }
+
+#[tokio::test]
+async fn one_turn_of_control_may_wait_in_a_lane_and_takes_no_room_from_reports() {
+    let (dispatcher, queue, _) = lane(MAX_CHUNK);
+    let rules = Arc::new(RuleSet::built_in(None));
+    let places = dispatcher.control_places().expect("nobody has it");
+    let mut given = dispatcher.reload(&rules, places).expect("the lane lives");
+    assert!(dispatcher.control_places().is_none() && dispatcher.control_place(0).is_none(), "the first one waits");
+    dispatcher.tick(Instant::now());
+    for _ in 0..MAX_CHUNK {
+        dispatcher.dispatch(0, chunk(&Arc::default(), 1, 0)).await.expect("room beside a tick and a reload");
+    }
+    assert_eq!(queue.turns.len(), MAX_CHUNK + SLOTLESS_TURNS);
+    let Ok(Turn::Reload(new, place, receipt)) = queue.turns.try_recv() else { panic!("the reload came first") };
+    assert!(Arc::ptr_eq(&new, &rules));
+    assert!(given[0].try_recv().is_err(), "nothing is told before it is done");
+    receipt.give();
+    assert_eq!(given[0].try_recv(), Ok(()));
+    drop(place);
+    assert!(dispatcher.control_place(0).is_some(), "its end lets the next one in");
+}
+
+#[test]
+fn control_has_a_place_in_every_lane_or_in_none() {
+    let options = Options { n_lanes: 3, queue_reports: 4_096 };
+    let (dispatcher, queues) = Dispatcher::new(options, Arc::new(Stats::new()));
+    let taken = dispatcher.control_place(1).expect("nobody has it");
+    assert!(dispatcher.control_places().is_none());
+    let free = dispatcher.control_place(0);
+    assert!(free.is_some(), "what was taken in vain is given back");
+    drop((taken, free));
+    let places = dispatcher.control_places().expect("all are free");
+    drop(queues);
+    assert_eq!(dispatcher.reload(&Arc::new(RuleSet::built_in(None)), places).err(), Some(DispatchError::Stopped));
+}

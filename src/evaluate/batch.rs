@@ -20,7 +20,7 @@ use crate::{
     dispatch::{Chunk, Item, Report, Tally},
     journal::Snapshot,
     model::{Event, EventKind, InstanceKey, Rejection},
-    rules::{Reading, RuleSet, evaluate},
+    rules::{Progress, Reading, Rule, RuleSet, evaluate, evaluate_one},
     state::{Arrival, Heard, InstanceState, Numbering, Shard, State},
 };
 
@@ -48,9 +48,21 @@ pub(super) struct Done {
     pub(super) tallies: Vec<Tally>,
     pub(super) rejected: BTreeMap<Rejection, u64>,
     pub(super) firing_delta: i64,
-    pub(super) panics: Vec<String>,
+    pub(super) panics: Vec<Panic>,
+    /// How often each rule was evaluated, by its place among the rules in force.
+    pub(super) evaluations: Vec<u64>,
     pub(super) restarted: Vec<Arc<InstanceKey>>,
     pub(super) parallel: bool,
+}
+
+/// A report whose evaluation panicked.
+pub(super) struct Panic {
+    /// What was said.
+    pub(super) message: String,
+    /// Whose report it was.
+    pub(super) key: Arc<InstanceKey>,
+    /// The rule at fault, if it fails alone too.
+    pub(super) rule: Option<Arc<Rule>>,
 }
 
 /// Where an item stands: the chunk's and its own place.
@@ -83,7 +95,12 @@ impl Work<'_> {
         } else {
             touched().map(|(shard, positions)| self.part(&mut shard.write(), positions)).collect()
         };
-        let mut done = Done { tallies: vec![Tally::default(); self.chunks.len()], parallel, ..Done::default() };
+        let mut done = Done {
+            tallies: vec![Tally::default(); self.chunks.len()],
+            evaluations: vec![0; self.rules.rules.len()],
+            parallel,
+            ..Done::default()
+        };
         let mut events = Vec::new();
         for part in parts {
             events.extend(part.events);
@@ -95,7 +112,11 @@ impl Work<'_> {
     }
 
     fn part(&self, shard: &mut Shard, positions: &[Position]) -> Part {
-        let done = Done { tallies: vec![Tally::default(); self.chunks.len()], ..Done::default() };
+        let done = Done {
+            tallies: vec![Tally::default(); self.chunks.len()],
+            evaluations: vec![0; self.rules.rules.len()],
+            ..Done::default()
+        };
         let mut part = Part { done, events: Vec::new(), changed: Vec::new() };
         for &position in positions {
             let chunk = &*self.chunks[position.0];
@@ -163,7 +184,8 @@ impl Work<'_> {
         let outcome = match verdict {
             Ok(outcome) => outcome,
             Err(panic) => {
-                part.done.panics.push(panic_message(&*panic));
+                let rule = culprit(&instance.progress, &reading);
+                part.done.panics.push(Panic { message: panic_message(&*panic), key: item.key.clone(), rule });
                 // Its mark moves past it: sent again, it would only panic again.
                 advance(instance, epoch, report);
                 return reject(Rejection::Internal, tally);
@@ -171,6 +193,9 @@ impl Work<'_> {
         };
         advance(instance, epoch, report);
         instance.skew_nanos = chunk.stream.skew_nanos.or(instance.skew_nanos);
+        for rule in &instance.progress.plan.rules {
+            part.done.evaluations[rule.place] += 1;
+        }
         tally.accepted += 1;
         tally.last = Some((item.place, if report.sequence == 0 { 0 } else { report.sequence }));
         let arrival = Arrival {
@@ -200,6 +225,7 @@ impl Done {
         part.rejected.into_iter().for_each(|(why, n)| *self.rejected.entry(why).or_default() += n);
         self.firing_delta += part.firing_delta;
         self.panics.extend(part.panics);
+        self.evaluations.iter_mut().zip(part.evaluations).for_each(|(all, part)| *all += part);
         self.restarted.extend(part.restarted);
     }
 }
@@ -222,6 +248,13 @@ fn advance(instance: &mut InstanceState, epoch: u64, report: &Report) {
         instance.marks.advance(epoch, report.sequence, report.wire_time);
         instance.unsaved = true;
     }
+}
+
+/// The first rule that panics on this report by itself.
+fn culprit(progress: &Progress, reading: &Reading<'_>) -> Option<Arc<Rule>> {
+    let panics = |place: &usize| catch_unwind(AssertUnwindSafe(|| evaluate_one(progress, reading, *place))).is_err();
+    let place = (0..progress.plan.rules.len()).find(panics)?;
+    Some(progress.plan.rules[place].clone())
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

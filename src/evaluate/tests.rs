@@ -3,20 +3,18 @@
 use std::collections::BTreeMap;
 
 use crossbeam_channel::{Receiver, bounded};
-use parking_lot::RwLock;
 use slog::{Discard, o};
 
 use super::*;
 use crate::{
     dispatch::{self, Dispatcher, Item, Report, StreamAccount},
     model::{Event, EventKind, ResolveReason},
-    rules::RuleSet,
-    state::{Heard, Presence, Status},
+    rules::{RuleSet, parse_file},
+    state::{Heard, InstanceState, Presence, Status},
 };
 
 struct Fixture {
     state: Arc<State>,
-    rules: SharedRules,
     stats: Arc<Stats>,
     dispatcher: Option<Dispatcher>,
     lanes: Vec<JoinHandle<()>>,
@@ -37,7 +35,7 @@ impl Fixture {
     fn new(n_lanes: usize) -> Self {
         let stats = Arc::new(Stats::new());
         let state = Arc::new(State::new(n_lanes, 1_000));
-        let rules = Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None))));
+        let rules = Arc::new(RuleSet::built_in(None));
         let (dispatcher, queues) =
             Dispatcher::new(dispatch::Options { n_lanes, queue_reports: 1 << 20 }, stats.clone());
         // The test reads it only after the lanes have ended: room for all they can say.
@@ -47,7 +45,6 @@ impl Fixture {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         Self {
             state,
-            rules,
             stats,
             dispatcher: Some(dispatcher),
             lanes: lanes.expect("threads"),
@@ -81,6 +78,18 @@ impl Fixture {
             }
         }
         account
+    }
+
+    /// Gives the lanes other rules, and waits until they hold.
+    fn reload(&self, text: &str) {
+        let dispatcher = self.dispatcher.as_ref().expect("not ended yet");
+        let rules = parse_file(text, None).expect("valid").unwrap_or_default();
+        let rules = Arc::new(RuleSet::new(rules, "test".to_owned()));
+        let places = dispatcher.control_places().expect("nobody else reloads");
+        dispatcher.reload(&rules, places).expect("the lanes live");
+        while dispatcher.control_places().is_none() {
+            thread::yield_now();
+        }
     }
 
     /// Ends the lanes; returns every event that reached the journal.
@@ -259,4 +268,101 @@ fn an_instance_forgotten_for_good_raises_under_new_ids() {
         ids.push(fixture.end()[0].alert.alert_id);
     }
     assert_ne!(ids[0], ids[1]);
+}
+
+const CPU: &str = "[[rules]]\nname = \"cpu-high\"\nwhen = \"cpu_percent > 90\"\n";
+
+#[test]
+fn rules_change_at_one_point_of_an_instances_reports() {
+    for n_lanes in [1, 2] {
+        let mut fixture = Fixture::new(n_lanes);
+        let keys: Vec<_> = (0..40).map(|n| key(&format!("service-{n}"))).collect();
+        let reports = |sequence, value| keys.iter().map(move |key| (key, sequence, value)).collect::<Vec<_>>();
+        fixture.send(1, &reports(1, 50.0));
+        fixture.reload("[[rules]]\nname = \"lower\"\nwhen = \"cpu_percent > 40\"\nseverity = \"info\"\n");
+        fixture.send(1, &reports(2, 50.0));
+        fixture.reload("rules = []");
+        fixture.send(1, &reports(3, 50.0));
+        let events = fixture.end();
+        let of = |kind| events.iter().filter(|event| event.kind == kind).collect::<Vec<_>>();
+        let (raised, resolved) = (of(EventKind::Raise), of(EventKind::Resolve));
+        assert_eq!((raised.len(), resolved.len(), events.len()), (40, 40, 80));
+        // The second report raised, and not the first: it came before the rules.
+        assert!(raised.iter().all(|event| event.alert.triggered_at == Timestamp::from_nanos(2_000_000_000)));
+        assert!(resolved.iter().all(|event| event.alert.resolve_reason == Some(ResolveReason::RuleRemoved)));
+        assert_eq!(fixture.stats.alerts_firing.get(), 0);
+        assert_eq!(fixture.stats.evaluate_panics.get(), 0);
+    }
+}
+
+#[test]
+fn an_alert_goes_on_under_the_rule_of_its_name_wherever_that_stands() {
+    let mut fixture = Fixture::new(1);
+    let (web, db) = (key("web"), key("db"));
+    fixture.send(1, &[(&web, 1, 95.0), (&db, 1, 95.0)]);
+    // The same rule, now behind another one: nothing to tell.
+    fixture.reload(&format!("[[rules]]\nname = \"other\"\nwhen = \"nothing > 1\"\n{CPU}"));
+    // It looks at one of them only, and is worth less.
+    fixture.reload(&format!("{CPU}severity = \"warning\"\nservices = [\"web\"]\nlabels = {{ team = \"a\" }}\n"));
+    fixture.send(1, &[(&web, 2, 5.0)]);
+    let events = fixture.end();
+    let told: Vec<_> = events.iter().map(|e| (e.kind, e.alert.key.service(), e.alert.severity.as_str())).collect();
+    assert_eq!(told[..2].iter().filter(|(kind, ..)| *kind == EventKind::Raise).count(), 2);
+    let [update, resolve] = [("web", EventKind::Update), ("db", EventKind::Resolve)].map(|(service, kind)| {
+        let found = events.iter().find(|e| e.kind == kind && e.alert.key.service() == service);
+        found.expect("it is told").alert.clone()
+    });
+    assert_eq!((update.version, update.severity.as_str(), update.labels["team"].as_str()), (2, "warning", "a"));
+    assert_eq!(resolve.resolve_reason, Some(ResolveReason::RuleRemoved));
+    assert_eq!(told.last(), Some(&(EventKind::Resolve, "web", "warning")));
+    let last = &events[events.len() - 1].alert;
+    assert_eq!((last.alert_id, last.version), (update.alert_id, 3), "still the same alert");
+    assert_eq!(events.len(), 5);
+}
+
+/// Many instances take the way over the pool.
+#[test]
+fn a_reload_of_many_instances_is_the_same_as_of_few() {
+    let state = State::new(1, 10_000);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
+    let rules = RuleSet::built_in(None);
+    for n in 0..5_000 {
+        let mut instance = InstanceState::new(key(&format!("service-{n}")), Arc::default(), Heard::default());
+        let _ = instance.adopt(&rules, Timestamp::now(), Heard::default());
+        state.restore(instance);
+    }
+    let narrow = parse_file(&format!("{CPU}services = [\"service-1*\"]"), None).expect("valid").expect("rules");
+    let narrow = RuleSet::new(narrow, "test".to_owned());
+    let done = reload::adopt(&state, &narrow, (Timestamp::now(), Heard::default()), 0, &pool);
+    assert!(done.events.is_empty() && done.snapshots.is_empty(), "no alert fires");
+    let shards = state.shards_of_lane(0);
+    let n_watched: usize =
+        shards.iter().map(|shard| shard.read().values().filter(|i| i.progress.plan.rules.len() == 1).count()).sum();
+    assert_eq!(n_watched, 1_111);
+}
+
+#[test]
+fn an_instance_forgotten_by_hand_keeps_its_marks_and_comes_back_when_it_reports() {
+    let mut fixture = Fixture::new(1);
+    let web = key("web");
+    fixture.send(1, &[(&web, 5, 95.0)]);
+    let dispatcher = fixture.dispatcher.clone().expect("not ended yet");
+    for _ in 0..2 {
+        let place = loop {
+            if let Some(place) = dispatcher.control_place(0) {
+                break place;
+            }
+        };
+        let (receipt, _given) = Receipt::new();
+        dispatcher.forget(0, web.clone(), place, receipt).expect("the lane lives");
+    }
+    let again = fixture.send(1, &[(&web, 5, 95.0), (&web, 6, 95.0)]);
+    drop(dispatcher);
+    let events = fixture.end();
+    let told: Vec<_> = events.iter().map(|event| (event.kind, event.alert.resolve_reason)).collect();
+    let forgotten = (EventKind::Resolve, Some(ResolveReason::Forgotten));
+    assert_eq!(told, [(EventKind::Raise, None), forgotten, (EventKind::Raise, None)]);
+    assert_ne!(events[0].alert.alert_id, events[2].alert.alert_id);
+    assert_eq!((again.summary().duplicates, again.summary().accepted), (1, 1));
+    assert_eq!((fixture.stats.alerts_firing.get(), fixture.state.n_instances()), (1, 1));
 }

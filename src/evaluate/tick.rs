@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use rayon::{
-    ThreadPool,
-    iter::{IntoParallelIterator, ParallelIterator},
-};
+use rayon::ThreadPool;
 
-use super::Options;
+use super::{Options, shards};
 use crate::{
     journal::Snapshot,
     model::{Event, EventKind, Timestamp},
@@ -38,15 +35,7 @@ pub(super) struct Done {
 
 impl Look<'_> {
     pub(super) fn run(&self, lane_idx: usize, pool: &ThreadPool) -> Done {
-        let shards = self.state.shards_of_lane(lane_idx);
-        let parts: Vec<Done> = if self.state.n_instances() / self.state.n_lanes() < PARALLEL_FROM {
-            // One shard locked at a time: a reader never waits for the whole look.
-            shards.iter().map(|shard| self.part(&mut shard.write())).collect()
-        } else {
-            let mut locked: Vec<_> = shards.iter().map(|shard| shard.write()).collect();
-            let work: Vec<&mut Shard> = locked.iter_mut().map(|shard| &mut **shard).collect();
-            pool.install(|| work.into_par_iter().map(|shard| self.part(shard)).collect())
-        };
+        let parts = shards::each(self.state, lane_idx, pool, PARALLEL_FROM, |shard| self.part(shard));
         parts.into_iter().fold(Done::default(), |mut all, part| {
             all.events.extend(part.events);
             all.snapshots.extend(part.snapshots);

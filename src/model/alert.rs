@@ -230,19 +230,6 @@ impl Alert {
         next
     }
 
-    /// The same alert after its rule changed what it says.
-    #[must_use]
-    pub fn updated(
-        &self,
-        at: Timestamp,
-        severity: Severity,
-        labels: Arc<BTreeMap<String, String>>,
-        summary: String,
-    ) -> Self {
-        let next = self.advanced(LifeEvent { kind: EventKind::Update, at, by: None, value: None });
-        Self { severity, labels, summary, ..next }
-    }
-
     /// The same alert, resolved at `at`, but never before it was raised.
     #[must_use]
     pub fn resolved(&self, at: Timestamp, reason: ResolveReason, value: Option<f64>) -> Self {
@@ -251,6 +238,19 @@ impl Alert {
         next.resolved_at = Some(at);
         next.resolve_reason = Some(reason);
         next
+    }
+
+    /// The same alert, as its rule puts it from `at` on.
+    #[must_use]
+    pub fn updated(
+        &self,
+        severity: Severity,
+        labels: Arc<BTreeMap<String, String>>,
+        summary: String,
+        at: Timestamp,
+    ) -> Self {
+        let next = self.advanced(LifeEvent { kind: EventKind::Update, at, by: None, value: None });
+        Self { severity, labels, summary, ..next }
     }
 }
 
@@ -357,6 +357,18 @@ mod tests {
         assert_eq!(resolved.resolved_at, Some(Timestamp::from_nanos(10)));
         assert_eq!((resolved.version, resolved.last_value, resolved.value), (2, 20.0, 95.0));
         assert!(!resolved.is_firing());
+    }
+
+    #[test]
+    fn an_update_changes_what_is_said_and_nothing_that_happened() {
+        let before = alert();
+        let labels: Arc<BTreeMap<_, _>> = Arc::new([("team".to_owned(), "payments".to_owned())].into());
+        let at = Timestamp::from_nanos(20);
+        let after = before.updated(Severity::Info, labels.clone(), "CPU is high".to_owned(), at);
+        assert_eq!((after.severity, &after.labels, after.summary.as_str()), (Severity::Info, &labels, "CPU is high"));
+        assert_eq!((after.version, after.last_value, after.is_firing()), (2, 95.0, true));
+        assert_eq!((after.alert_id, after.triggered_at), (before.alert_id, before.triggered_at));
+        assert_eq!(after.life.last().map(|event| (event.kind, event.at)), Some((EventKind::Update, at)));
     }
 
     #[test]

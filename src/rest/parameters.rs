@@ -1,6 +1,7 @@
 //! Query parameters: each known, given once and well-formed, or refused by its name. A filter with a typing error
 //! would otherwise answer another question than the one asked.
 
+use percent_encoding::percent_decode_str;
 use warp::http::StatusCode;
 
 use super::problem::Problem;
@@ -48,10 +49,7 @@ impl Parameters {
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<Option<T>, Problem> {
         let Some(value) = self.text(name) else { return Ok(None) };
-        match parse(value) {
-            Some(parsed) => Ok(Some(parsed)),
-            None => Err(Problem::bad_parameter(name, &format!("expected {expected}, not `{}`", shown(value)))),
-        }
+        parse(value).map(Some).ok_or_else(|| malformed(name, expected, value))
     }
 
     /// A point in time, rounded up to the microsecond, the resolution of the history: so `since` and `until` cut
@@ -69,8 +67,23 @@ impl Parameters {
     }
 }
 
+/// The parameter `name` of a path as `parse` reads it; `segment` as it stood there.
+pub(super) fn in_path<T>(
+    name: &str,
+    segment: &str,
+    expected: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, Problem> {
+    let value = percent_decode_str(segment).decode_utf8_lossy();
+    parse(&value).ok_or_else(|| malformed(name, expected, &value))
+}
+
+fn malformed(name: &str, expected: &str, value: &str) -> Problem {
+    Problem::bad_parameter(name, &format!("expected {expected}, not `{}`", shown(value)))
+}
+
 /// The beginning of a client's own text.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }
 

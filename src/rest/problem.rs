@@ -19,6 +19,10 @@ pub(super) struct Problem {
     status: StatusCode,
     detail: String,
     allow: Option<&'static str>,
+    /// A stable code for programs, where the status says too little.
+    reason: Option<&'static str>,
+    /// Line and column.
+    place: Option<(usize, usize)>,
 }
 
 #[derive(Serialize)]
@@ -27,17 +31,34 @@ struct View<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
 }
 
 impl Problem {
     /// An error of this status.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), allow: None }
+        Self { status, detail: detail.into(), allow: None, reason: None, place: None }
+    }
+
+    /// The same, at this line and column of a file, counted from 1.
+    pub(super) fn in_file(self, place: Option<(usize, usize)>) -> Self {
+        Self { place, ..self }
     }
 
     /// 400: the parameter `name` is wrong in this way.
     pub(super) fn bad_parameter(name: &str, what: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, format!("{name}: {what}"))
+    }
+
+    /// The same with a code for programs.
+    #[must_use]
+    pub(super) fn with_reason(self, reason: &'static str) -> Self {
+        Self { reason: Some(reason), ..self }
     }
 
     /// 404.
@@ -67,8 +88,17 @@ impl Reject for Problem {}
 impl Reply for Problem {
     fn into_response(self) -> Response {
         let title = self.status.canonical_reason().unwrap_or("Error");
-        let view = View { r#type: "about:blank", title, status: self.status.as_u16(), detail: &self.detail };
-        let body = serde_json::to_vec(&view).expect("strings and a number are JSON");
+        let (line, column) = self.place.unzip();
+        let view = View {
+            r#type: "about:blank",
+            title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            reason: self.reason,
+            line,
+            column,
+        };
+        let body = serde_json::to_vec(&view).expect("strings and numbers are JSON");
         let mut response = body.into_response();
         *response.status_mut() = self.status;
         let headers = response.headers_mut();

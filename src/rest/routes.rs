@@ -4,7 +4,10 @@ use std::{convert::Infallible, future::Future, sync::Arc};
 
 use warp::{Filter, Rejection, Reply, filters::BoxedFilter, http::Method, path, reject, reply::Response};
 
-use super::{Shared, alerts, exposition, health, history, parameters::Pairs, problem::Problem, rules, status};
+use super::{
+    Shared, alerts, control, explain, exposition, health, history, parameters::Pairs, problem::Problem, rules, status,
+    writes::writes,
+};
 
 /// All routes; whatever matches none, or fails, becomes a [`Problem`].
 pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
@@ -16,11 +19,29 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
         .and(pairs())
         .and(with(shared))
         .and_then(|pairs, shared: Arc<Shared>| async move { answer(history::list(&shared, pairs).await) });
+    let one_alert =
+        path!("alerts" / String).and(reads()).and(pairs()).and(with(shared)).and_then(
+            |alert_id: String, pairs, shared: Arc<Shared>| async move {
+                answer(alerts::one(&shared, &alert_id, pairs).await)
+            },
+        );
     let metrics = path!("metrics").and(reads()).and(warp::header::optional("accept")).and(with(shared)).and_then(
         |accept: Option<String>, shared: Arc<Shared>| async move {
             answer(Ok(exposition::metrics(&shared, accept.as_deref())))
         },
     );
+    let reload = path!("-" / "reload")
+        .and(writes(Method::POST, "POST"))
+        .and(pairs())
+        .and(with(shared))
+        .and_then(|pairs, shared: Arc<Shared>| async move { answer(control::reload(&shared, pairs).await) });
+    let forget = path!("services" / String / "instances" / String)
+        .and(writes(Method::DELETE, "DELETE"))
+        .and(pairs())
+        .and(with(shared))
+        .and_then(|service: String, instance: String, pairs, shared: Arc<Shared>| async move {
+            answer(control::forget(&shared, &service, &instance, pairs).await)
+        });
     resource(path!("status").boxed(), shared, status::list)
         .or(one_service)
         .unify()
@@ -28,7 +49,11 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
         .unify()
         .or(history)
         .unify()
+        .or(one_alert)
+        .unify()
         .or(resource(path!("rules").boxed(), shared, rules::list))
+        .unify()
+        .or(resource(path!("explain").boxed(), shared, explain::explain))
         .unify()
         .or(resource(path!("healthz").boxed(), shared, health::alive))
         .unify()
@@ -37,6 +62,10 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
         .or(resource(path!("readyz").boxed(), shared, health::ready))
         .unify()
         .or(metrics)
+        .unify()
+        .or(reload)
+        .unify()
+        .or(forget)
         .unify()
         .recover(problem)
         .unify()
@@ -53,8 +82,10 @@ fn resource(
     path.and(reads()).and(pairs()).and(with(shared)).and_then(handle).boxed()
 }
 
-fn answer(result: Result<Response, Problem>) -> Result<Response, Rejection> {
-    result.map_err(reject::custom)
+/// A problem is an answer too, and no rejection: after one of `/alerts/active` the route of `/alerts/{alert_id}`, which
+/// its path fits as well, would be tried.
+fn answer(result: Result<Response, Problem>) -> Result<Response, Infallible> {
+    Ok(result.unwrap_or_else(Reply::into_response))
 }
 
 fn with(shared: &Arc<Shared>) -> impl Filter<Extract = (Arc<Shared>,), Error = Infallible> + Clone + use<> {

@@ -1,4 +1,4 @@
-//! `/rules`: the rules in force, where they come from, and which of them fire.
+//! `/rules`: the rules in force, where they come from, how often they were asked, and what they have firing.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,9 +9,14 @@ use super::{
     Shared,
     parameters::{Pairs, Parameters},
     problem::Problem,
-    views::json,
+    views::{Time, json},
 };
-use crate::rules::{Globs, Rule};
+use crate::{
+    model::Name,
+    rules::{Globs, Rule},
+    state::RuleCount,
+    stats::{RuleError, Stats},
+};
 
 #[derive(Serialize)]
 struct RulesView<'a> {
@@ -19,10 +24,15 @@ struct RulesView<'a> {
     rules: Vec<RuleView<'a>>,
 }
 
+/// Durations are in seconds.
 #[derive(Serialize)]
 struct RuleView<'a> {
     name: &'a str,
     when: &'a str,
+    r#for: f64,
+    keep_firing_for: f64,
+    clear: Option<&'a str>,
+    repeat: Option<f64>,
     severity: &'static str,
     services: Vec<&'a str>,
     exclude: Vec<&'a str>,
@@ -32,27 +42,38 @@ struct RuleView<'a> {
     summary: &'a str,
     runbook_url: Option<&'a str>,
     state: &'static str,
+    /// How many instances it looks at.
+    matching: usize,
+    pending: usize,
     firing: usize,
+    evaluations: u64,
+    last_error: Option<ErrorView>,
+}
+
+#[derive(Serialize)]
+struct ErrorView {
+    at: Time,
+    message: String,
 }
 
 /// GET /rules
 pub(super) fn list(shared: &Shared, pairs: Pairs) -> Result<Response, Problem> {
     Parameters::new(pairs, &[])?;
     let rules = shared.context.rules.read().clone();
-    let alerts = shared.context.state.active_alerts();
-    let mut firing: HashMap<&str, usize> = HashMap::new();
-    for alert in &alerts {
-        *firing.entry(&alert.rule).or_default() += 1;
-    }
-    let count = |rule: &Rule| firing.get(&*rule.name).copied().unwrap_or(0);
-    let views = rules.rules.iter().map(|rule| rule_view(rule, count(rule)));
+    let counts = shared.context.state.count_by_rule();
+    let views = rules.rules.iter().map(|rule| rule_view(rule, &counts, &shared.context.stats));
     json(&RulesView { source: &rules.source, rules: views.collect() })
 }
 
-fn rule_view(rule: &Rule, firing: usize) -> RuleView<'_> {
+fn rule_view<'a>(rule: &'a Rule, counts: &HashMap<Name, RuleCount>, stats: &Stats) -> RuleView<'a> {
+    let RuleCount { matching, pending, firing } = counts.get(&rule.name).copied().unwrap_or_default();
     RuleView {
         name: &rule.name,
         when: &rule.when_text,
+        r#for: rule.r#for.as_secs_f64(),
+        keep_firing_for: rule.keep_firing_for.as_secs_f64(),
+        clear: rule.clear_text.as_deref(),
+        repeat: rule.repeat.map(|repeat| repeat.as_secs_f64()),
         severity: rule.severity.as_str(),
         services: patterns(rule.services.as_ref(), &["*"]),
         exclude: patterns(rule.exclude.as_ref(), &[]),
@@ -61,8 +82,16 @@ fn rule_view(rule: &Rule, firing: usize) -> RuleView<'_> {
         labels: &rule.labels,
         summary: rule.summary.text(),
         runbook_url: rule.runbook_url.as_deref(),
-        state: if firing > 0 { "firing" } else { "ok" },
+        state: match (firing, pending) {
+            (0, 0) => "ok",
+            (0, _) => "pending",
+            _ => "firing",
+        },
+        matching,
+        pending,
         firing,
+        evaluations: stats.rule_evaluations(&rule.name).get(),
+        last_error: stats.rule_error(&rule.name).map(|RuleError { at, message }| ErrorView { at: Time(at), message }),
     }
 }
 

@@ -2,6 +2,9 @@
 
 mod alerts;
 mod answers;
+mod changes;
 mod clients;
+mod explain;
+mod one_alert;
 mod status;
 mod support;

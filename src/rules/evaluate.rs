@@ -39,13 +39,17 @@ pub struct Reading<'a> {
 
 /// What a report brings to an instance. Nothing is allocated unless something changes.
 pub fn evaluate(progress: &Progress, reading: &Reading<'_>) -> Outcome {
-    let (clock, now) = progress.clock.after(reading.at);
-    let gap = progress.clock.latest.is_some_and(|latest| now.since(latest) > MAX_GAP) && !progress.pending.is_empty();
-    let mut report =
-        Report { progress, reading, now, outcome: Outcome { clock, gap, raises: progress.raises, steps: Vec::new() } };
+    let mut report = Report::new(progress, reading);
     for (place, rule) in progress.plan.rules.iter().enumerate() {
         report.judge(place, rule);
     }
+    report.outcome
+}
+
+/// What the report brings by the rule at this place of the plan alone: which rule it is that fails.
+pub fn evaluate_one(progress: &Progress, reading: &Reading<'_>, place: usize) -> Outcome {
+    let mut report = Report::new(progress, reading);
+    report.judge(place, &progress.plan.rules[place]);
     report.outcome
 }
 
@@ -56,7 +60,16 @@ struct Report<'a> {
     outcome: Outcome,
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    fn new(progress: &'a Progress, reading: &'a Reading<'a>) -> Self {
+        let (clock, now) = progress.clock.after(reading.at);
+        // A gap matters to what is pending alone.
+        let gap =
+            !progress.pending.is_empty() && progress.clock.latest.is_some_and(|latest| now.since(latest) > MAX_GAP);
+        let outcome = Outcome { clock, gap, raises: progress.raises, steps: Vec::new() };
+        Self { progress, reading, now, outcome }
+    }
+
     fn judge(&mut self, place: usize, rule: &Rule) {
         let facts = self.facts(rule);
         let truth = rule.when.ask(&facts);

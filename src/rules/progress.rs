@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Clock, Coarse, Plan, Point, Series};
+use super::{Clock, Coarse, Plan, Point, Series, update::update};
 use crate::model::{Alert, Event, EventKind, EvidencePoint, Name, ResolveReason, Timestamp};
 
 /// Most readings of an alert's evidence (CONTRACT §3).
@@ -280,9 +280,9 @@ impl Progress {
             let rule = &self.plan.rules[place];
             let clear_since = what.clear_since.filter(|_| rule.generation == generation);
             let mut firing = Firing { rule: place, clear_since, ..what };
-            if let Some(updated) = rule.update(&firing.alert, now) {
-                firing.alert = Arc::new(updated);
-                events.push(Event { kind: EventKind::Update, alert: firing.alert.clone() });
+            if let Some(event) = update(rule, &firing.alert, now) {
+                firing.alert = event.alert.clone();
+                events.push(event);
             }
             self.firing.push(firing);
         }
@@ -319,14 +319,5 @@ impl Progress {
         (self.plan, self.raises) = (plan, raises);
         let resolved = firing.iter().map(|firing| Arc::new(firing.alert.resolved(now, why, None)));
         resolved.map(|alert| Event { kind: EventKind::Resolve, alert }).collect()
-    }
-}
-
-impl super::Rule {
-    /// The alert as this rule would say it now, if that is another way than it does.
-    fn update(&self, alert: &Alert, now: Timestamp) -> Option<Alert> {
-        let summary = self.summary.fill(&alert.key, self, &alert.metric, alert.value, alert.threshold);
-        let same = alert.severity == self.severity && alert.labels == self.labels && alert.summary == summary;
-        (!same).then(|| alert.updated(now, self.severity, self.labels.clone(), summary))
     }
 }

@@ -19,13 +19,11 @@ impl Display for Term {
                 write_in(f, term, matches!(**term, Self::Arithmetic { .. }))
             }
             Self::Arithmetic { first, rest } => {
-                let sums = rest.iter().any(|(operator, _)| operator.is_sum());
-                // Inside a sum a product needs no parentheses; a sum on the right of a sum does.
+                let is_sum = |rest: &[(Operator, Self)]| rest.iter().any(|(operator, _)| operator.is_sum());
+                // A product inside a sum needs no parentheses, nor does what comes first and binds equally.
                 let needs = |term: &Self, is_first: bool| match term {
-                    Self::Arithmetic { rest, .. } => {
-                        let inner_sums = rest.iter().any(|(operator, _)| operator.is_sum());
-                        inner_sums && !(sums && is_first) || !inner_sums && !sums && !is_first
-                    }
+                    Self::Arithmetic { rest: inner, .. } if is_sum(inner) => !(is_first && is_sum(rest)),
+                    Self::Arithmetic { .. } => !is_first && !is_sum(rest),
                     _ => false,
                 };
                 write_in(f, first, needs(first, true))?;

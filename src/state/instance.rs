@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Heard, Marks, Presence, Silence};
 use crate::{
     model::{Event, InstanceKey, Name, ResolveReason, Timestamp},
-    rules::{Hush, Plan, Progress, RuleSet},
+    rules::{Explanation, Hush, Plan, Progress, Rule, RuleSet, Situation, explain},
 };
 
 /// The last known value of a metric.
@@ -143,12 +143,33 @@ impl InstanceState {
 
     /// How it is heard, as far as that can mean something: it has not left, and has reported often enough to be missed.
     pub fn with_hush<T>(&self, now: Heard, use_it: impl FnOnce(Option<Hush<'_>>) -> T) -> T {
-        let last = |metric: &str| self.watched.iter().find(|(name, _)| **name == *metric).map(|(_, heard)| *heard);
-        let lacking = |metric: &str| last(metric).map(|heard| now.since(heard));
+        let lacking = |metric: &str| self.lacking(metric, now);
         let (silent, patience) = (self.silence.length(now), self.silence.patience());
         let hush = Hush { silent, patience, lacking: &lacking };
         let counts = self.presence == Presence::Present && self.silence.is_armed();
         use_it(counts.then_some(hush))
+    }
+
+    /// Why each rule that `select` picks fires, or why it does not.
+    pub fn explain(&self, now: Heard, select: impl Fn(&Rule) -> bool) -> Vec<(Arc<Rule>, Explanation)> {
+        let last: Vec<_> = self.last_report().collect();
+        let lacking = |metric: &str| self.lacking(metric, now);
+        let situation = Situation {
+            last_report: self.read_at.map(|read_at| (read_at, last.as_slice())),
+            left: matches!(self.presence, Presence::Left(_)),
+            stale: self.stale,
+            armed: self.silence.is_armed(),
+            silent: self.silence.length(now),
+            patience: self.silence.patience(),
+            lacking: &lacking,
+        };
+        let rules = self.progress.plan.rules.iter().enumerate().filter(|(_, rule)| select(rule));
+        rules.map(|(place, rule)| (rule.clone(), explain(&self.progress, place, &situation))).collect()
+    }
+
+    /// For how long its reports have lacked a metric that is watched; `None`: they never had it.
+    fn lacking(&self, metric: &str, now: Heard) -> Option<Duration> {
+        self.watched.iter().find(|(name, _)| **name == *metric).map(|(_, heard)| now.since(*heard))
     }
 
     /// How long it has been silent.
@@ -164,11 +185,14 @@ impl InstanceState {
 
     /// Goes on under other rules; returns what the world hears of.
     pub fn adopt(&mut self, rules: &RuleSet, now: Timestamp, heard: Heard) -> Vec<Event> {
-        let events = self.progress.adopt(rules.plan(&self.key), now);
+        let plan = rules.plan(&self.key);
+        if plan.windows != self.progress.plan.windows {
+            // Some are gone, or have other lengths: the journal gets them anew.
+            self.window_rows.outdate();
+        }
+        let events = self.progress.adopt(plan, now);
         self.rewatch(heard);
         self.unsaved = true;
-        // Windows may be gone or have other lengths: the journal gets them as they are now.
-        self.window_rows.outdate();
         events
     }
 

@@ -25,6 +25,16 @@ impl Heard {
         Self(elapsed)
     }
 
+    /// The point so many nanoseconds after the lane's start.
+    pub(super) fn from_nanos(nanos: u64) -> Self {
+        Self(Duration::from_nanos(nanos))
+    }
+
+    /// How many nanoseconds after the lane's start it is.
+    pub(super) fn as_nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// How long ago `earlier` was.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)

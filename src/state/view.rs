@@ -77,3 +77,14 @@ impl InstanceView {
         }
     }
 }
+
+/// What one rule has going on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleCount {
+    /// Instances that it looks at.
+    pub matching: usize,
+    /// Instances for which its condition is true, but not for long enough yet.
+    pub pending: usize,
+    /// Alerts that fire.
+    pub firing: usize,
+}

@@ -85,3 +85,20 @@ pub struct HistoryRow {
     /// The summary.
     pub summary: Option<String>,
 }
+
+/// One alert as the database holds it: its row, and what pages of the history leave out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlertRecord {
+    /// The row.
+    pub row: HistoryRow,
+    /// The episode that it belongs to: itself, but for rows of `record = "every"`.
+    pub episode_id: Option<Uuid>,
+    /// The term's value in the latest event.
+    pub last_value: Option<f64>,
+    /// How many events it has had.
+    pub version: u32,
+    /// Its life, a JSON array as text.
+    pub events: Option<String>,
+    /// What it was raised on, a JSON object as text.
+    pub evidence: Option<String>,
+}

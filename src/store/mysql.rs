@@ -24,7 +24,7 @@ use self::{
     options::Purpose,
 };
 use super::{
-    AlertStore, HistoryQuery, HistoryRow, StoreError,
+    AlertRecord, AlertStore, HistoryQuery, HistoryRow, StoreError,
     gate::Gate,
     row::AlertRow,
     select::{self, Dialect},
@@ -59,27 +59,40 @@ impl MySqlStore {
         Ok(connection.run_write(work)?)
     }
 
-    /// Reads a page on one connection.
-    fn page(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, Failure> {
-        let mut connection = manager::get(&self.readers)?;
-        let read = |conn: &mut mysql::Conn| {
-            let mut rows = Vec::new();
-            for step in select::steps(query) {
-                let n_missing = (query.limit as usize).saturating_sub(rows.len());
-                let (sql, args) = select::statement(query, step, n_missing, Dialect::MySql);
-                let values = args.iter().map(value::arg).collect();
-                // Row by row to its end: only so does an error in the middle of the rows come out.
-                for row in conn.exec_iter(sql, Params::Positional(values))? {
-                    rows.push(value::history_row(row?)?);
-                }
-                if rows.len() >= query.limit as usize {
-                    break;
-                }
-            }
-            Ok(rows)
+    /// Reads on one connection.
+    fn read_with<T>(&self, read: impl Fn(&mut mysql::Conn) -> mysql::Result<T>) -> Result<T, StoreError> {
+        let attempt = || -> Result<T, Failure> {
+            let mut connection = manager::get(&self.readers)?;
+            Ok(Connection::run(&mut connection, &read)?)
         };
-        Ok(Connection::run(&mut connection, read)?)
+        // After a restart of the database each pooled connection is dead and says so at its first use. Reading again is
+        // harmless, so that the caller need not pay for each of them.
+        let mut result = attempt();
+        for _ in 0..N_READERS {
+            if !result.as_ref().is_err_and(Failure::is_lost_connection) {
+                break;
+            }
+            result = attempt();
+        }
+        result.map_err(|err| err.into_store("reading the alert history"))
     }
+}
+
+fn page(conn: &mut mysql::Conn, query: &HistoryQuery) -> mysql::Result<Vec<HistoryRow>> {
+    let mut rows = Vec::new();
+    for step in select::steps(query) {
+        let n_missing = (query.limit as usize).saturating_sub(rows.len());
+        let (sql, args) = select::statement(query, step, n_missing, Dialect::MySql);
+        let values = args.iter().map(value::arg).collect();
+        // Row by row to its end: only so does an error in the middle of the rows come out.
+        for row in conn.exec_iter(sql, Params::Positional(values))? {
+            rows.push(value::history_row(row?)?);
+        }
+        if rows.len() >= query.limit as usize {
+            break;
+        }
+    }
+    Ok(rows)
 }
 
 impl AlertStore for MySqlStore {
@@ -110,16 +123,15 @@ impl AlertStore for MySqlStore {
     }
 
     fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
-        // After a restart of the database each pooled connection is dead and says so at its first use. Reading again is
-        // harmless, so that the caller need not pay for each of them.
-        let mut result = self.page(query);
-        for _ in 0..N_READERS {
-            if !result.as_ref().is_err_and(Failure::is_lost_connection) {
-                break;
-            }
-            result = self.page(query);
-        }
-        result.map_err(|err| err.into_store("reading the alert history"))
+        self.read_with(|conn| page(conn, query))
+    }
+
+    fn alert(&self, alert_id: Uuid) -> Result<Option<AlertRecord>, StoreError> {
+        let (sql, id) = select::record(alert_id);
+        self.read_with(|conn| {
+            let row = conn.exec_first(&sql, Params::Positional(vec![value::arg(&id)]))?;
+            row.map(value::record).transpose()
+        })
     }
 
     fn prune(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {

@@ -1,6 +1,6 @@
 //! An alert as the columns of a row: what both stores write, and the JSON text inside it.
 //!
-//! JSON is made here and nowhere else in the store (the model knows no format). Times are cut to microseconds and
+//! JSON is made here and nowhere else in the store (the model knows no format); REST shows it in the same shapes. Times are cut to microseconds and
 //! numbers to what a DOUBLE column can hold.
 
 use std::collections::BTreeMap;
@@ -74,18 +74,18 @@ struct EvidenceJson<'a> {
 }
 
 /// A JSON object.
-fn labels_json(labels: &BTreeMap<String, String>) -> String {
+pub fn labels_json(labels: &BTreeMap<String, String>) -> String {
     to_json(labels)
 }
 
 /// `{"when": …, "points": [[unix_ms, value], …]}`.
-fn evidence_json(evidence: &Evidence) -> String {
+pub fn evidence_json(evidence: &Evidence) -> String {
     let points = evidence.points.iter().map(|p| (p.at.as_nanos().div_euclid(1_000_000), p.value)).collect();
     to_json(&EvidenceJson { when: &evidence.when, points })
 }
 
 /// `[{"kind": …, "at": RFC 3339, "by": …, "value": …}, …]`.
-fn events_json(life: &[LifeEvent]) -> String {
+pub fn events_json(life: &[LifeEvent]) -> String {
     let events: Vec<_> = life
         .iter()
         .map(|e| EventJson { kind: e.kind.as_str(), at: e.at.to_string(), by: e.by.as_deref(), value: e.value })

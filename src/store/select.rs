@@ -1,4 +1,4 @@
-//! The history's SELECT, in either dialect.
+//! The SELECTs of the history, in either dialect.
 //!
 //! A page costs its own rows: the index is named, never left to an optimizer's guess, and each index ends in
 //! (triggered_at, id), so that a page begins where the last one ended and comes out in order. With several filters the
@@ -8,12 +8,16 @@
 //! range of the index. `(triggered_at, id) < (?, ?)` says the same at once, but SQLite uses only its first half: with
 //! two million rows of one time it stepped over all pages before.
 
+use uuid::Uuid;
+
 use super::{AlertState, Cursor, HistoryQuery};
 use crate::model::Timestamp;
 
 /// The columns of a [`super::HistoryRow`], in the order in which both stores read them.
 const COLUMNS: &str = "id, alert_id, service_name, instance, metric, metric_value, rule_name, severity, threshold, \
                        triggered_at, received_at, stored_at, resolved_at, resolve_reason, late, labels, summary";
+/// What a [`super::AlertRecord`] has behind them.
+const RECORD_COLUMNS: &str = "episode_id, last_value, version, events, evidence";
 
 /// Where the two databases want different words for the same rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,7 @@ pub(super) enum Arg<'a> {
     Text(&'a str),
     Time(Timestamp),
     Number(u64),
+    Id(Uuid),
 }
 
 /// One range of the history, newest first.
@@ -37,6 +42,11 @@ pub(super) enum Step {
     SameTime(Cursor),
     /// The rows before this time; all without it.
     Before(Option<Timestamp>),
+}
+
+/// The statement for the record of one alert, by its only unique key besides the primary.
+pub(super) fn record(alert_id: Uuid) -> (String, Arg<'static>) {
+    (format!("SELECT {COLUMNS}, {RECORD_COLUMNS} FROM alerts WHERE alert_id = ?"), Arg::Id(alert_id))
 }
 
 /// The ranges that a page is read from, in their order.

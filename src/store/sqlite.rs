@@ -16,13 +16,14 @@ use std::{
 use r2d2::{NopErrorHandler, Pool, PooledConnection};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{
-    Connection, Row, TransactionBehavior, params, params_from_iter,
+    Connection, OptionalExtension, Row, TransactionBehavior, params, params_from_iter,
     types::{ToSqlOutput, Value, ValueRef},
 };
+use uuid::Uuid;
 
 use self::failure::Failure;
 use super::{
-    AlertStore, HistoryQuery, HistoryRow, StoreError,
+    AlertRecord, AlertStore, HistoryQuery, HistoryRow, StoreError,
     gate::Gate,
     row::{self, AlertRow},
     select::{self, Arg, Dialect},
@@ -86,24 +87,31 @@ impl SqliteStore {
         Ok(work(&mut conn)?)
     }
 
-    fn page(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, Failure> {
-        let conn = get(&self.readers)?;
-        let deadline = Instant::now() + READ_WAIT_MAX;
-        conn.progress_handler(N_OPS_PER_LOOK, Some(move || Instant::now() > deadline))?;
-        let mut rows = Vec::new();
-        for step in select::steps(query) {
-            let n_missing = (query.limit as usize).saturating_sub(rows.len());
-            let (sql, args) = select::statement(query, step, n_missing, Dialect::Sqlite);
-            let mut statement = conn.prepare_cached(&sql)?;
-            for row in statement.query_map(params_from_iter(&args), history_row)? {
-                rows.push(row?);
-            }
-            if rows.len() >= query.limit as usize {
-                break;
-            }
-        }
-        Ok(rows)
+    fn read_with<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let read = || -> Result<T, Failure> {
+            let conn = get(&self.readers)?;
+            let deadline = Instant::now() + READ_WAIT_MAX;
+            conn.progress_handler(N_OPS_PER_LOOK, Some(move || Instant::now() > deadline))?;
+            Ok(read(&conn)?)
+        };
+        read().map_err(|err| err.into_store("reading the alert history"))
     }
+}
+
+fn page(conn: &Connection, query: &HistoryQuery) -> rusqlite::Result<Vec<HistoryRow>> {
+    let mut rows = Vec::new();
+    for step in select::steps(query) {
+        let n_missing = (query.limit as usize).saturating_sub(rows.len());
+        let (sql, args) = select::statement(query, step, n_missing, Dialect::Sqlite);
+        let mut statement = conn.prepare_cached(&sql)?;
+        for row in statement.query_map(params_from_iter(&args), history_row)? {
+            rows.push(row?);
+        }
+        if rows.len() >= query.limit as usize {
+            break;
+        }
+    }
+    Ok(rows)
 }
 
 fn found_version(path: &Path) -> rusqlite::Result<i64> {
@@ -179,7 +187,12 @@ impl AlertStore for SqliteStore {
     }
 
     fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
-        self.page(query).map_err(|err| err.into_store("reading the alert history"))
+        self.read_with(|conn| page(conn, query))
+    }
+
+    fn alert(&self, alert_id: Uuid) -> Result<Option<AlertRecord>, StoreError> {
+        let (sql, id) = select::record(alert_id);
+        self.read_with(|conn| conn.prepare_cached(&sql)?.query_row([id], record).optional())
     }
 
     fn prune(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
@@ -227,6 +240,7 @@ impl rusqlite::ToSql for Arg<'_> {
         Ok(match *self {
             Arg::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
             Arg::Time(time) => ToSqlOutput::Owned(Value::Integer(time.as_micros())),
+            Arg::Id(id) => ToSqlOutput::Owned(Value::Blob(id.as_bytes().to_vec())),
             // An id beyond SQLite's own range is after every row, which the largest number is too.
             Arg::Number(number) => ToSqlOutput::Owned(Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))),
         })
@@ -256,6 +270,17 @@ fn history_row(row: &Row<'_>) -> rusqlite::Result<HistoryRow> {
         late: row.get(14)?,
         labels: row.get(15)?,
         summary: row.get(16)?,
+    })
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<AlertRecord> {
+    Ok(AlertRecord {
+        row: history_row(row)?,
+        episode_id: row.get::<_, Option<Vec<u8>>>("episode_id")?.and_then(|bytes| row::uuid(&bytes)),
+        last_value: row.get("last_value")?,
+        version: row.get("version")?,
+        events: row.get("events")?,
+        evidence: row.get("evidence")?,
     })
 }
 

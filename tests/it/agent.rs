@@ -13,13 +13,13 @@ use crate::support::{
 };
 
 /// A running agent. It ends with its value.
-struct Agent {
+pub(crate) struct Agent {
     child: Child,
     log: LogLines,
 }
 
 impl Agent {
-    fn start(server: &Server, args: &str) -> Self {
+    pub(crate) fn start(server: &Server, args: &str) -> Self {
         let url = format!("http://{}", server.grpc());
         let mut child = command(args)
             .args(["--server", &url])
@@ -33,7 +33,7 @@ impl Agent {
     }
 
     /// Ends it in order.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let kill = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(kill.success());
         let status = found(SOON, "the agent ends", || self.child.try_wait().unwrap());

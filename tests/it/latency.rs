@@ -12,7 +12,7 @@ use std::{
 use crate::support::{
     figures::say,
     mariadb::Mariadb,
-    reports::cpu,
+    reports::{Says, cpu, now_nanos},
     server::Server,
     stores::{Store, on},
     wait::{SOON, alone, eventually, found},
@@ -76,6 +76,33 @@ fn at_5000_reports_a_second_a_violation_is_in_the_history_within_100_ms() {
         say(&format!("{store:?}: median {:?}, longest {:?}, beside {n_sent} reports", took[10], took[19]));
         assert!(took[10] <= Duration::from_millis(100), "{store:?}: {took:?}");
         server.settle();
+    }
+}
+
+#[test]
+fn each_hop_of_a_raise_is_timed_once_also_across_a_kill() {
+    let mut server = Server::start();
+    let two_hours_ago = now_nanos() - 7_200_000_000_000;
+    server.client().send([cpu("late", 99.0).at(two_hours_ago), cpu("prompt", 99.0), cpu("prompt", 1.0)]).unwrap();
+    server.settle();
+    let count = |server: &Server, hop: &str| server.figure(&format!("gopherwatch_raise_{hop}_seconds_count"));
+    for hop in ["received", "durable", "stored"] {
+        assert_eq!(count(&server, hop), 2.0, "{hop}");
+    }
+    let text = server.get("/metrics").body;
+    for line in ["{le=\"3600.0\"} 1", "{le=\"21600.0\"} 2"] {
+        let line = format!("gopherwatch_raise_received_seconds_bucket{line}");
+        assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+    }
+    let stored = server.figure("gopherwatch_raise_stored_seconds_sum");
+    assert!(stored > 0.0 && stored < 2.0 * SOON.as_secs_f64(), "{stored} s from arrival to row");
+
+    server.kill9();
+    let server = server.start_again("");
+    server.client().send([cpu("after", 99.0)]).unwrap();
+    server.settle();
+    for hop in ["received", "durable", "stored"] {
+        assert_eq!(count(&server, hop), 1.0, "{hop}");
     }
 }
 

@@ -6,11 +6,15 @@ mod agent;
 mod alert_lines;
 mod database_trouble;
 mod episodes;
+mod forget;
 mod ingest;
 mod latency;
+mod no_data;
+mod one_alert;
 mod order;
 mod overload;
 mod receipts;
+mod reload;
 mod rule_files;
 mod scale;
 mod shutdown;
@@ -19,6 +23,7 @@ mod startup;
 mod store;
 mod store_faults;
 mod store_fixture;
+mod survival;
 mod tidy;
 
 mod support {

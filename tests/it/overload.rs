@@ -68,7 +68,7 @@ fn drain(queue: LaneQueue) -> (Arc<AtomicBool>, thread::JoinHandle<()>) {
                     chunk.stream.settle(&Tally { accepted, ..Tally::default() });
                 }
                 Ok(Turn::Barrier(_, receipt, _slot)) => receipt.give(),
-                Ok(Turn::Tick(..)) | Err(_) => {}
+                Ok(Turn::Tick(..) | Turn::Reload(..) | Turn::Forget(..)) | Err(_) => {}
             }
         }
     });

@@ -94,10 +94,11 @@ fn an_unknown_variable_of_ours_is_warned_about() {
 }
 
 #[test]
-fn a_rule_that_can_never_fire_is_warned_about_and_holds() {
+fn rules_that_cannot_work_are_warned_about_and_hold() {
     let rules =
         "[[rules]]\nname = \"hot\"\nwhen = \"cpu_percnt > 90\"\n\n[[rules]]\nname = \"own\"\nwhen = \"queue > 1\"\n";
-    let server = Setup::new().rules(rules).start();
+    let setup = Setup::new().rules(rules);
+    let server = setup.start();
     let warned = server.logged(
         1,
         "gopherwatch.toml: line 3, column 9: rule `hot`: no agent sends `cpu_percnt` by itself: did you mean \
@@ -105,6 +106,14 @@ fn a_rule_that_can_never_fire_is_warned_about_and_holds() {
     );
     assert_eq!(warned[0]["level"], "WARNING");
     assert!(!server.log().text().contains("`queue`"), "metrics of one's own are nothing to warn of");
+    // A reload says the same of the new rules.
+    setup.rules(&rules.replace("cpu_percnt", "cpu_percent").replace("queue", "memory_percent > 500 or queue"));
+    assert_eq!(server.post("/-/reload").code, 200);
+    server.logged(
+        1,
+        "gopherwatch.toml: line 7, column 8: rule `own`: when: its part `memory_percent > 500` is never true: \
+         `memory_percent` lies between 0 and 100",
+    );
 }
 
 #[test]

@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use gopherwatch::{
     model::{Alert, InstanceKey, ResolveReason, Severity, Timestamp},
-    store::{AlertState, AlertStore, Cursor, HistoryQuery, HistoryRow, MySqlOptions, MySqlStore, SqliteStore},
+    store::{
+        AlertState, AlertStore, Cursor, HistoryQuery, HistoryRow, MySqlOptions, MySqlStore, SqliteStore, events_json,
+    },
 };
 use mysql::prelude::Queryable;
+use uuid::Uuid;
 
 use crate::{
     store_fixture::{Database, Fixture, at, mysql_store, on_both_stores, raised, resolved},
@@ -103,6 +106,31 @@ fn a_row_holds_what_the_alert_held() {
             "22"
         );
         assert_eq!(fixture.text("SELECT LOWER(HEX(episode_id)) FROM alerts"), alert.alert_id.simple().to_string());
+    });
+}
+
+#[test]
+fn one_alert_is_found_by_its_id_with_its_life_and_its_evidence() {
+    on_both_stores(|fixture| {
+        let alert = raised(1, 0);
+        let further = Alert { episode_id: alert.alert_id, ..raised(2, 5) };
+        let bare = Alert { evidence: None, ..raised(3, 9) };
+        fixture.run_sql("INSERT INTO alerts (service_name, metric, metric_value) VALUES ('web', 'cpu', 97.5)");
+        fixture.write(&[resolved(&alert), further.clone(), bare.clone()]);
+        let find = |alert: &Alert| fixture.store.alert(alert.alert_id).unwrap().unwrap();
+
+        let found = find(&alert);
+        let rows = fixture.all();
+        assert_eq!(Some(&found.row), rows.iter().find(|row| row.alert_id == Some(alert.alert_id)));
+        assert_eq!((found.episode_id, found.last_value, found.version), (Some(alert.alert_id), Some(20.0), 2));
+        assert_eq!(found.events.as_deref(), Some(events_json(&resolved(&alert).life).as_str()));
+        assert_eq!(found.evidence.as_deref(), Some(r#"{"when":"cpu_percent > 90","points":[[1767225600000,95.5]]}"#));
+        assert_eq!((find(&further).episode_id, find(&further).row.metric_value), (Some(alert.alert_id), 95.5));
+        assert_eq!((find(&bare).evidence, find(&bare).version), (None, 1));
+
+        for unknown in [raised(4, 0).alert_id, Uuid::nil(), Uuid::max()] {
+            assert_eq!(fixture.store.alert(unknown).unwrap(), None);
+        }
     });
 }
 
@@ -434,7 +462,7 @@ fn refused_ddl_names_the_statement_to_run() {
     conn.query_drop(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.* TO 'plain'@'localhost'")).unwrap();
     let url = server.url(name).replace("root@", "plain:secret@");
     let options = MySqlOptions::from_url(&url).unwrap();
-    let store = MySqlStore::new(options, uuid::Uuid::nil());
+    let store = MySqlStore::new(options, Uuid::nil());
     let err = AlertStore::prepare(&store).unwrap_err();
     let text = err.to_string();
     assert!(text.contains("ALTER TABLE alerts MODIFY COLUMN id BIGINT UNSIGNED"), "{text}");

@@ -3,14 +3,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::bounded;
 use slog::{Discard, o};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use super::*;
 use crate::{
     dispatch::Receipt,
-    journal::{Entry, Journal},
+    journal::{Entry, Journal, Running},
     model::InstanceKey,
     rules::{Hush, Progress, RuleSet, look},
-    store::{HistoryQuery, HistoryRow},
+    store::{AlertRecord, HistoryQuery, HistoryRow},
 };
 
 /// A database that can be read, and written only when `works`.
@@ -40,53 +41,106 @@ impl AlertStore for ReadOnly {
         Ok(Vec::new())
     }
 
+    fn alert(&self, _: Uuid) -> Result<Option<AlertRecord>, StoreError> {
+        Ok(None)
+    }
+
     fn prune(&self, _: Timestamp, _: u32) -> Result<u64, StoreError> {
         Ok(0)
+    }
+}
+
+/// A running journal that holds one raise, and a writer that is started on it.
+struct Fixture {
+    _dir: TempDir,
+    _journal: Running,
+    cursor: SinkCursor,
+    readers: Vec<Reader>,
+    store: Arc<ReadOnly>,
+    stats: Arc<Stats>,
+    health: Health,
+}
+
+impl Fixture {
+    fn with_a_raise() -> Self {
+        let dir = TempDir::new().expect("a folder");
+        let sinks = &[super::super::STORE];
+        let options = crate::journal::Options { data_dir: dir.path().to_owned(), max_bytes: 1 << 30, sinks };
+        let journal = Journal::open(&options).expect("a journal");
+        let cursor = journal.cursor(super::super::STORE).expect("a sink");
+        let readers = (0..2).map(|_| journal.reader().expect("a reader")).collect();
+        let journal = journal.start(Arc::new(Stats::new()), Health::new(), &log()).expect("a thread");
+        let rules = RuleSet::built_in(None);
+        let key = Arc::new(InstanceKey::new("web", "a"));
+        let mut progress = Progress::new(rules.plan(&key));
+        let seconds = Duration::from_secs;
+        let hush = Hush { silent: seconds(30), patience: seconds(30), lacking: &|_| None };
+        let outcome = look(&progress, &key, Some(hush), Timestamp::now());
+        let events = progress.apply_look(outcome, Timestamp::now());
+        let (receipt, given) = Receipt::new();
+        let entry = Entry { events, receipts: vec![receipt], ..Entry::default() };
+        journal.entries.send(entry).expect("it runs");
+        given.blocking_recv().expect("durable");
+        let (stats, store) = (Arc::new(Stats::new()), Arc::default());
+        Self { _dir: dir, _journal: journal, cursor, readers, store, stats, health: Health::new() }
+    }
+
+    /// Runs a writer until `check` has seen what it wants.
+    fn write(&mut self, inherited_seq: u64, check: impl FnOnce(&Self)) {
+        let (stop, stopped) = bounded(0);
+        let options = Options { retention: None, inherited_seq };
+        let input = (self.readers.pop().expect("one for each writer"), self.cursor.clone());
+        let ends = (self.stats.clone(), self.health.clone());
+        let thread = start(options, self.store.clone(), input, stopped, ends, &log()).expect("a thread");
+        check(self);
+        drop(stop);
+        thread.join().expect("no panic");
+    }
+
+    fn n_timed(&self) -> u64 {
+        let text = self.stats.exposition();
+        let count = text.lines().find_map(|line| line.strip_prefix("gopherwatch_raise_stored_seconds_count "));
+        count.and_then(|count| count.parse().ok()).expect("a figure")
+    }
+}
+
+fn log() -> Logger {
+    Logger::root(Discard, o!())
+}
+
+fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::yield_now();
     }
 }
 
 /// Being prepared used to count as working: tries came at the shortest wait, each with two log lines.
 #[test]
 fn a_store_that_can_be_read_but_not_written_is_tried_ever_more_rarely_and_stays_degraded() {
-    let dir = TempDir::new().expect("a folder");
-    let options =
-        crate::journal::Options { data_dir: dir.path().to_owned(), max_bytes: 1 << 30, sinks: &[super::super::STORE] };
-    let journal = Journal::open(&options).expect("a journal");
-    let (cursor, reader) = (journal.cursor(super::super::STORE).expect("a sink"), journal.reader().expect("a reader"));
-    let (stats, health, log) = (Arc::new(Stats::new()), Health::new(), Logger::root(Discard, o!()));
-    let running = journal.start(stats.clone(), health.clone(), &log).expect("a thread");
-    let rules = RuleSet::built_in(None);
-    let key = Arc::new(InstanceKey::new("web", "a"));
-    let mut progress = Progress::new(rules.plan(&key));
-    let seconds = Duration::from_secs;
-    let hush = Hush { silent: seconds(30), patience: seconds(30), lacking: &|_| None };
-    let outcome = look(&progress, &key, Some(hush), Timestamp::now());
-    let events = progress.apply_look(outcome, Timestamp::now());
-    let (receipt, given) = Receipt::new();
-    let entry = Entry { events, receipts: vec![receipt], ..Entry::default() };
-    running.entries.send(entry).expect("it runs");
-    given.blocking_recv().expect("durable");
-
-    let store = Arc::new(ReadOnly::default());
-    let (stop, stopped) = bounded(0);
-    let options = Options { retention: None };
-    let ends = (stats.clone(), health.clone());
     let began = Instant::now();
-    let thread = start(options, store.clone(), (reader, cursor.clone()), stopped, ends, &log).expect("a thread");
-    let wait_for = |what: &str, done: &dyn Fn() -> bool| {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !done() {
-            assert!(Instant::now() < deadline, "{what}");
-            thread::yield_now();
-        }
-    };
-    wait_for("six tries", &|| stats.store_errors.get() >= 6);
-    // Half of 100, 200, 400, 800 and 1,600 ms at the least.
-    assert!(began.elapsed() >= Duration::from_millis(1_550), "after {:?}", began.elapsed());
-    assert_eq!(health.checks()["store"].condition, Condition::Degraded);
-    store.works.store(true, Ordering::Relaxed);
-    wait_for("the row is delivered", &|| cursor.position() == 1);
-    wait_for("and it is well again", &|| health.checks()["store"].condition == Condition::Ok);
-    drop(stop);
-    thread.join().expect("no panic");
+    Fixture::with_a_raise().write(0, |it| {
+        wait_for("six tries", || it.stats.store_errors.get() >= 6);
+        // Half of 100, 200, 400, 800 and 1,600 ms at the least.
+        assert!(began.elapsed() >= Duration::from_millis(1_550), "after {:?}", began.elapsed());
+        assert_eq!(it.health.checks()["store"].condition, Condition::Degraded);
+        assert_eq!(it.n_timed(), 0, "nothing is stored");
+        it.store.works.store(true, Ordering::Relaxed);
+        wait_for("the row is delivered", || it.cursor.position() == 1);
+        wait_for("and it is well again", || it.health.checks()["store"].condition == Condition::Ok);
+        assert_eq!(it.n_timed(), 1, "once, however many tries it took");
+    });
+}
+
+#[test]
+fn a_raise_that_an_earlier_run_may_have_stored_is_written_again_and_not_timed() {
+    let mut it = Fixture::with_a_raise();
+    it.store.works.store(true, Ordering::Relaxed);
+    it.write(0, |it| wait_for("the row is written", || it.cursor.position() == 1));
+    assert_eq!(it.n_timed(), 1);
+    // As after a kill that came before the cursor was saved.
+    it.cursor.advance(0);
+    it.write(1, |it| wait_for("the row is written again", || it.stats.store_rows.get() == 2));
+    assert_eq!((it.cursor.position(), it.n_timed()), (1, 1));
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::Options,
-    support::{BASE, Failing, Hanging, Rows, Running, ask, firing, row, until},
+    support::{BASE, Failing, Hanging, Rows, Running, ask, firing, record, row, until},
 };
 use crate::{model::Severity, store::HistoryRow};
 
@@ -19,7 +19,7 @@ fn ids(page: &Value) -> Vec<u64> {
 }
 
 fn with_rows(rows: Vec<HistoryRow>) -> Running {
-    Running::with_store(Rows(rows), Options::default())
+    Running::with_store(Rows(rows.into_iter().map(record).collect()), Options::default())
 }
 
 #[test]
@@ -36,11 +36,12 @@ fn what_fires_is_shown_newest_first() {
     assert_eq!(
         web["alerts"][0],
         json!({
-            "alert_id": firing("web", "a", "cpu-high", Severity::Critical, 1).alert.alert_id.to_string(),
+            "id": null, "alert_id": firing("web", "a", "cpu-high", Severity::Critical, 1).alert.alert_id.to_string(),
             "service_name": "web", "instance": "a", "metric": "cpu_percent", "metric_value": 95.5, "rule": "cpu-high",
             "severity": "critical", "threshold": 90.0, "triggered_at": "2026-11-23T02:39:26.000000Z",
-            "received_at": "2026-11-23T02:39:26.000000Z", "resolved_at": null, "resolve_reason": null, "late": false,
-            "labels": {"team": "payments"}, "summary": "CPU is high", "silenced": false, "acknowledged": false,
+            "received_at": "2026-11-23T02:39:26.000000Z", "stored_at": null, "resolved_at": null,
+            "resolve_reason": null, "late": false, "labels": {"team": "payments"}, "summary": "CPU is high",
+            "silenced": false, "acknowledged": false,
         })
     );
     it.problem("/alerts/active?limit=1", 400);

@@ -11,10 +11,13 @@ use crate::{
 #[test]
 fn an_unknown_path_or_method_is_a_problem_that_says_so() {
     let it = Running::empty();
-    for path in ["/", "/nothing", "/status/a/b", "/alerts", "/alerts/history/1", "/metrics/x"] {
+    for path in ["/", "/nothing", "/status/a/b", "/alerts", "/alerts/", "/alerts/history/1", "/metrics/x"] {
         assert_eq!(it.problem(path, 404), "there is no such resource", "{path}");
     }
-    for path in ["/status", "/status/web", "/alerts/history", "/alerts/active", "/rules", "/readyz", "/metrics"] {
+    let one_alert = format!("/alerts/{}", uuid::Uuid::nil());
+    for path in
+        ["/status", "/status/web", "/alerts/history", "/alerts/active", &one_alert, "/rules", "/readyz", "/metrics"]
+    {
         for method in ["POST", "DELETE", "OPTIONS", "PATCH"] {
             let answer = it.ask(method, path, "content-length: 0\r\n");
             assert_eq!(answer.problem(405), "this resource takes GET, HEAD");
@@ -67,13 +70,20 @@ fn the_rules_tell_what_they_watch_and_whether_they_fire() {
     let it = Running::empty();
     it.add("web", "a", |i| i.progress.firing = vec![firing("web", "a", "cpu-high", Severity::Critical, 1)]);
     it.add("web", "b", |i| i.progress.firing = vec![firing("web", "b", "cpu-high", Severity::Critical, 2)]);
+    it.stats.rule_evaluations("cpu-high").inc_by(7);
+    it.stats.note_rule_error("silent", "panicked".to_owned());
     let rules = it.get("/rules").json();
+    assert_eq!(rules["rules"][2]["last_error"]["message"], "panicked");
     assert_eq!(rules["source"], "built-in");
     assert_eq!(
         rules["rules"][0],
         json!({
             "name": "cpu-high",
             "when": "cpu_percent > 90",
+            "for": 0.0,
+            "keep_firing_for": 0.0,
+            "clear": null,
+            "repeat": null,
             "severity": "critical",
             "services": ["*"],
             "exclude": [],
@@ -83,7 +93,11 @@ fn the_rules_tell_what_they_watch_and_whether_they_fire() {
             "summary": "{metric} of {service}/{instance} is {value} (cpu_percent > 90)",
             "runbook_url": null,
             "state": "firing",
+            "matching": 2,
+            "pending": 0,
             "firing": 2,
+            "evaluations": 7,
+            "last_error": null,
         })
     );
     assert_eq!((&rules["rules"][1]["state"], &rules["rules"][1]["firing"]), (&json!("ok"), &json!(0)));

@@ -13,15 +13,17 @@ use std::{
 use parking_lot::RwLock;
 use serde_json::Value;
 use slog::{Discard, Logger, o};
+use uuid::Uuid;
 
 use super::super::{Context, Options, Server, start};
 use crate::{
+    control::{Door, Requests, door},
     health::{Health, Phase},
     model::{Alert, EventKind, InstanceKey, LifeEvent, RaiseId, Severity, Timestamp},
-    rules::{Firing, RuleSet},
+    rules::{Firing, RuleSet, SharedRules},
     state::{Heard, InstanceState, State},
     stats::Stats,
-    store::{AlertState, AlertStore, HistoryQuery, HistoryRow, StoreError},
+    store::{AlertRecord, AlertState, AlertStore, HistoryQuery, HistoryRow, StoreError},
 };
 
 /// No wait of a test is longer; each ends as soon as it can.
@@ -34,8 +36,12 @@ pub(super) const BASE: Timestamp = Timestamp::from_nanos(1_795_401_565_000_000_0
 pub(super) struct Running {
     pub(super) server: Server,
     pub(super) state: Arc<State>,
+    pub(super) rules: SharedRules,
     pub(super) stats: Arc<Stats>,
     pub(super) health: Health,
+    /// The way to control, which does not run here.
+    pub(super) control: Door,
+    pub(super) requests: Requests,
 }
 
 impl Running {
@@ -48,22 +54,26 @@ impl Running {
     pub(super) fn with_store(store: impl AlertStore + 'static, options: Options) -> Self {
         let (state, stats, health) = (Arc::new(State::new(2, 1_000_000)), Arc::new(Stats::new()), Health::new());
         health.enter(Phase::Ready);
+        let rules = Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None))));
+        let (control, requests) = door();
         let context = Context {
+            control: control.clone(),
             state: state.clone(),
-            rules: Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None)))),
+            rules: rules.clone(),
             store: Arc::new(store),
             stats: stats.clone(),
             health: health.clone(),
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let server = start(listener, context, options, Logger::root(Discard, o!())).expect("the server starts");
-        Self { server, state, stats, health }
+        Self { server, state, rules, stats, health, control, requests }
     }
 
     /// Makes an instance known.
     pub(super) fn add(&self, service: &str, instance: &str, change: impl FnOnce(&mut InstanceState)) {
         let key = Arc::new(InstanceKey::new(service, instance));
-        let mut instance = InstanceState::new(key, Arc::default(), Heard::default());
+        let plan = self.rules.read().plan(&key);
+        let mut instance = InstanceState::new(key, plan, Heard::default());
         instance.last_seen = BASE;
         change(&mut instance);
         self.state.restore(instance);
@@ -81,6 +91,17 @@ impl Running {
     /// Any request without a body; `headers` end with `\r\n` each.
     pub(super) fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
         ask(self.addr(), method, path, headers)
+    }
+
+    /// A request with a body of so many bytes.
+    pub(super) fn ask_with_body(&self, method: &str, path: &str, n_bytes: usize) -> Answer {
+        let body = "x".repeat(n_bytes);
+        ask(self.addr(), method, path, &format!("content-length: {n_bytes}\r\n\r\n{body}"))
+    }
+
+    /// Control is no longer there.
+    pub(super) fn control_ends(&mut self) {
+        (_, self.requests) = door();
     }
 
     /// The problem that `GET path` gets, which is of this status.
@@ -182,7 +203,7 @@ pub(super) fn firing(service: &str, instance: &str, rule: &str, severity: Severi
 pub(super) fn row(id: u64, service: &str, second: u64) -> HistoryRow {
     HistoryRow {
         id,
-        alert_id: Some(uuid::Uuid::from_u128(id.into())),
+        alert_id: Some(Uuid::from_u128(id.into())),
         service_name: service.to_owned(),
         instance: Some("a".to_owned()),
         metric: "cpu_percent".to_owned(),
@@ -198,6 +219,18 @@ pub(super) fn row(id: u64, service: &str, second: u64) -> HistoryRow {
         late: false,
         labels: Some(r#"{"team":"payments"}"#.to_owned()),
         summary: Some("CPU is high".to_owned()),
+    }
+}
+
+/// The record of a row: an episode that was raised and nothing more.
+pub(super) fn record(row: HistoryRow) -> AlertRecord {
+    AlertRecord {
+        episode_id: row.alert_id,
+        last_value: Some(row.metric_value),
+        version: 1,
+        events: Some(r#"[{"kind":"raise","at":"2026-11-23T02:39:25.000000Z","by":null,"value":95.5}]"#.to_owned()),
+        evidence: Some(r#"{"when":"cpu_percent > 90","points":[[1795401565000,95.5]]}"#.to_owned()),
+        row,
     }
 }
 
@@ -221,7 +254,7 @@ macro_rules! read_only {
 
 /// A history in memory.
 #[derive(Debug, Default)]
-pub(super) struct Rows(pub(super) Vec<HistoryRow>);
+pub(super) struct Rows(pub(super) Vec<AlertRecord>);
 
 impl AlertStore for Rows {
     fn shut(&self) {}
@@ -247,10 +280,14 @@ impl AlertStore for Rows {
                 && query.until.is_none_or(|until| row.triggered_at < until)
                 && query.after.is_none_or(|c| (row.triggered_at, row.id) < (c.triggered_at, c.id))
         };
-        let mut rows: Vec<_> = self.0.iter().filter(matches).cloned().collect();
+        let mut rows: Vec<_> = self.0.iter().map(|record| &record.row).filter(matches).cloned().collect();
         rows.sort_by_key(|row| std::cmp::Reverse((row.triggered_at, row.id)));
         rows.truncate(query.limit as usize);
         Ok(rows)
+    }
+
+    fn alert(&self, alert_id: Uuid) -> Result<Option<AlertRecord>, StoreError> {
+        Ok(self.0.iter().find(|record| record.row.alert_id == Some(alert_id)).cloned())
     }
 }
 
@@ -260,18 +297,24 @@ pub(super) struct Failing {
     pub(super) transient: bool,
 }
 
+impl Failing {
+    fn error(&self) -> StoreError {
+        let (doing, source) = ("reading the history".to_owned(), "SELECT secret FROM alerts: gone away".into());
+        if self.transient { StoreError::Transient { doing, source } } else { StoreError::Permanent { doing, source } }
+    }
+}
+
 impl AlertStore for Failing {
     fn shut(&self) {}
 
     read_only!();
 
     fn history(&self, _: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
-        let (doing, source) = ("reading the history".to_owned(), "SELECT secret FROM alerts: gone away".into());
-        Err(if self.transient {
-            StoreError::Transient { doing, source }
-        } else {
-            StoreError::Permanent { doing, source }
-        })
+        Err(self.error())
+    }
+
+    fn alert(&self, _: Uuid) -> Result<Option<AlertRecord>, StoreError> {
+        Err(self.error())
     }
 }
 
@@ -287,6 +330,15 @@ impl Hanging {
         *self.released.0.lock().expect("no thread panicked") = true;
         self.released.1.notify_all();
     }
+
+    fn hang(&self) {
+        self.n_reads.fetch_add(1, Ordering::SeqCst);
+        let (released, wake) = &*self.released;
+        let ten_seconds = Duration::from_secs(10);
+        let _held = wake
+            .wait_timeout_while(released.lock().expect("no thread panicked"), ten_seconds, |released| !*released)
+            .expect("no thread panicked");
+    }
 }
 
 impl AlertStore for Hanging {
@@ -295,13 +347,13 @@ impl AlertStore for Hanging {
     read_only!();
 
     fn history(&self, _: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
-        self.n_reads.fetch_add(1, Ordering::SeqCst);
-        let (released, wake) = &*self.released;
-        let ten_seconds = Duration::from_secs(10);
-        let _held = wake
-            .wait_timeout_while(released.lock().expect("no thread panicked"), ten_seconds, |released| !*released)
-            .expect("no thread panicked");
+        self.hang();
         Ok(Vec::new())
+    }
+
+    fn alert(&self, _: Uuid) -> Result<Option<AlertRecord>, StoreError> {
+        self.hang();
+        Ok(None)
     }
 }
 

@@ -1,43 +1,13 @@
-//! What MySQL's errors mean for us: whether the same statement can succeed later.
-//!
-//! Permanent is only what lies in the rows themselves, which no new try can mend. All that an operator, the
-//! network or time can mend is transient, a missing table or column among it: the journal keeps the rows meanwhile.
+//! What MySQL's errors mean for us: whether they lie in the rows, and whether the connection was lost.
 
 use mysql::{DriverError, Error};
 
-use crate::store::{StoreError, gate::Shut};
+use crate::store::failure::{self, DatabaseError};
 
-/// Why a call to MySQL failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    /// None was free, or none could be made, in time.
-    #[error("no connection to the database")]
-    NoConnection(#[source] r2d2::Error),
-    /// Writing has ended.
-    #[error(transparent)]
-    Shut(#[from] Shut),
-    /// The statement failed.
-    #[error("the database answered with an error")]
-    Statement(#[source] Error),
-}
-
-impl From<Error> for Failure {
-    fn from(err: Error) -> Self {
-        Self::Statement(err)
-    }
-}
+/// Why a call failed.
+pub(super) type Failure = failure::Failure<Error>;
 
 impl Failure {
-    /// The store's error for this failure of `doing`.
-    pub(super) fn into_store(self, doing: impl Into<String>) -> StoreError {
-        let doing = doing.into();
-        match self {
-            Self::NoConnection(_) | Self::Shut(_) => StoreError::Transient { doing, source: Box::new(self) },
-            Self::Statement(err) if lies_in_the_rows(&err) => StoreError::Permanent { doing, source: Box::new(err) },
-            Self::Statement(err) => StoreError::Transient { doing, source: Box::new(err) },
-        }
-    }
-
     /// Whether the connection was lost, and not by running out of time: a new one can answer at once.
     pub(super) fn is_lost_connection(&self) -> bool {
         use std::io::ErrorKind::{TimedOut, WouldBlock};
@@ -50,14 +20,16 @@ impl Failure {
     }
 }
 
-fn lies_in_the_rows(err: &Error) -> bool {
-    match err {
-        Error::MySqlError(err) => is_about_data(err.code, &err.state),
-        Error::DriverError(err) => matches!(err, DriverError::PacketTooLarge | DriverError::Params(_)),
-        // The batch does not fit the server's packet: half of it may. The crate does not export the error's type.
-        Error::CodecError(err) => err.to_string().contains("max_allowed_packet"),
-        Error::FromValueError(_) | Error::FromRowError(_) => true,
-        Error::IoError(_) | Error::UrlError(_) | Error::TlsError(_) => false,
+impl DatabaseError for Error {
+    fn lies_in_the_rows(&self) -> bool {
+        match self {
+            Error::MySqlError(err) => is_about_data(err.code, &err.state),
+            Error::DriverError(err) => matches!(err, DriverError::PacketTooLarge | DriverError::Params(_)),
+            // The batch does not fit the server's packet: half of it may. The crate does not export the error's type.
+            Error::CodecError(err) => err.to_string().contains("max_allowed_packet"),
+            Error::FromValueError(_) | Error::FromRowError(_) => true,
+            Error::IoError(_) | Error::UrlError(_) | Error::TlsError(_) => false,
+        }
     }
 }
 

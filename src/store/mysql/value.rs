@@ -4,10 +4,11 @@
 
 use jiff::{civil::DateTime, tz::Offset};
 use mysql::{FromValueError, Row, Value, from_value_opt, prelude::FromValue};
+use uuid::Uuid;
 
 use crate::{
     model::Timestamp,
-    store::{HistoryRow, row, select::Arg},
+    store::{AlertRecord, HistoryRow, row, select::Arg},
 };
 
 /// What a TIMESTAMP column can hold, in microseconds since 1970.
@@ -42,38 +43,59 @@ pub(super) fn arg(arg: &Arg<'_>) -> Value {
         Arg::Text(value) => text(value),
         Arg::Time(value) => time(Timestamp::from_micros(value.as_micros().clamp(FIRST_MICROS, LAST_MICROS))),
         Arg::Number(number) => Value::UInt(number),
+        Arg::Id(id) => Value::Bytes(id.as_bytes().to_vec()),
     }
 }
 
 /// A row of the history, its columns in the order of the SELECT.
 pub(super) fn history_row(row: Row) -> mysql::Result<HistoryRow> {
+    Columns(row.unwrap().into_iter()).history_row()
+}
+
+/// An alert's record, its columns in the order of the SELECT.
+pub(super) fn record(row: Row) -> mysql::Result<AlertRecord> {
     let mut columns = Columns(row.unwrap().into_iter());
-    Ok(HistoryRow {
-        id: columns.next()?,
-        alert_id: columns.next::<Option<Vec<u8>>>()?.and_then(|bytes| row::uuid(&bytes)),
-        service_name: columns.next()?,
-        instance: columns.next()?,
-        metric: columns.next()?,
-        metric_value: columns.next()?,
-        rule: columns.next()?,
-        severity: columns.next()?,
-        threshold: columns.next()?,
-        triggered_at: columns.time()?.unwrap_or_default(),
-        received_at: columns.time()?,
-        stored_at: columns.time()?,
-        resolved_at: columns.time()?,
-        resolve_reason: columns.next()?,
-        late: columns.next::<Option<bool>>()?.unwrap_or(false),
-        labels: columns.next()?,
-        summary: columns.next()?,
+    Ok(AlertRecord {
+        row: columns.history_row()?,
+        episode_id: columns.id()?,
+        last_value: columns.next()?,
+        version: columns.next()?,
+        events: columns.next()?,
+        evidence: columns.next()?,
     })
 }
 
 struct Columns(std::vec::IntoIter<Value>);
 
 impl Columns {
+    fn history_row(&mut self) -> mysql::Result<HistoryRow> {
+        Ok(HistoryRow {
+            id: self.next()?,
+            alert_id: self.id()?,
+            service_name: self.next()?,
+            instance: self.next()?,
+            metric: self.next()?,
+            metric_value: self.next()?,
+            rule: self.next()?,
+            severity: self.next()?,
+            threshold: self.next()?,
+            triggered_at: self.time()?.unwrap_or_default(),
+            received_at: self.time()?,
+            stored_at: self.time()?,
+            resolved_at: self.time()?,
+            resolve_reason: self.next()?,
+            late: self.next::<Option<bool>>()?.unwrap_or(false),
+            labels: self.next()?,
+            summary: self.next()?,
+        })
+    }
+
     fn next<T: FromValue>(&mut self) -> Result<T, FromValueError> {
         from_value_opt(self.0.next().unwrap_or(Value::NULL))
+    }
+
+    fn id(&mut self) -> Result<Option<Uuid>, FromValueError> {
+        Ok(self.next::<Option<Vec<u8>>>()?.and_then(|bytes| row::uuid(&bytes)))
     }
 
     fn time(&mut self) -> Result<Option<Timestamp>, FromValueError> {

@@ -1,55 +1,26 @@
-//! What SQLite's errors mean for us: whether the same statement can succeed later.
-//!
-//! As with MySQL, permanent is only what lies in the rows, which no new try can mend. A lock, a full or failing
-//! disk, a damaged file and a missing table can be mended, and the journal keeps the rows meanwhile.
+//! What SQLite's errors mean for us: whether they lie in the rows. A lock, a full or failing disk, a damaged file and a
+//! missing table can be mended.
 
 use rusqlite::{Error, ErrorCode};
 
-use crate::store::{StoreError, gate::Shut};
+use crate::store::failure::{self, DatabaseError};
 
-/// Why a call to SQLite failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    /// None was free, or none could be opened, in time.
-    #[error("no connection to the file")]
-    NoConnection(#[source] r2d2::Error),
-    /// Writing has ended.
-    #[error(transparent)]
-    Shut(#[from] Shut),
-    /// The statement failed.
-    #[error("the database answered with an error")]
-    Statement(#[source] Error),
-}
+/// Why a call failed.
+pub(super) type Failure = failure::Failure<Error>;
 
-impl From<Error> for Failure {
-    fn from(err: Error) -> Self {
-        Self::Statement(err)
-    }
-}
-
-impl Failure {
-    /// The store's error for this failure of `doing`.
-    pub(super) fn into_store(self, doing: impl Into<String>) -> StoreError {
-        let doing = doing.into();
-        match self {
-            Self::NoConnection(_) | Self::Shut(_) => StoreError::Transient { doing, source: Box::new(self) },
-            Self::Statement(err) if lies_in_the_rows(&err) => StoreError::Permanent { doing, source: Box::new(err) },
-            Self::Statement(err) => StoreError::Transient { doing, source: Box::new(err) },
+impl DatabaseError for Error {
+    fn lies_in_the_rows(&self) -> bool {
+        match self.sqlite_error_code() {
+            Some(code) => matches!(
+                code,
+                ErrorCode::ConstraintViolation
+                    | ErrorCode::TypeMismatch
+                    | ErrorCode::TooBig
+                    | ErrorCode::ParameterOutOfRange
+            ),
+            // Not SQLite's own answer: a value of an unexpected type, a wrong number of parameters.
+            None => true,
         }
-    }
-}
-
-fn lies_in_the_rows(err: &Error) -> bool {
-    match err.sqlite_error_code() {
-        Some(code) => matches!(
-            code,
-            ErrorCode::ConstraintViolation
-                | ErrorCode::TypeMismatch
-                | ErrorCode::TooBig
-                | ErrorCode::ParameterOutOfRange
-        ),
-        // Not SQLite's own answer: a value of an unexpected type, a wrong number of parameters.
-        None => true,
     }
 }
 

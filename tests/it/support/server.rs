@@ -161,6 +161,22 @@ impl Answer {
     }
 }
 
+/// Asks the REST of a server that may be gone, with these headers.
+pub(crate) fn ask(http: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer, ureq::Error> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(30)))
+        .build()
+        .into();
+    let mut request = ureq::http::Request::builder().method(method).uri(format!("http://{http}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut answer = agent.run(request.body(()).unwrap())?;
+    let body = answer.body_mut().with_config().limit(1 << 30).read_to_string()?;
+    Ok(Answer { code: answer.status().as_u16(), headers: answer.headers().clone(), body })
+}
+
 impl Server {
     /// With nothing said: SQLite, the built-in rules.
     pub(crate) fn start() -> Self {
@@ -182,15 +198,17 @@ impl Server {
 
     /// Asks REST.
     pub(crate) fn get(&self, path: &str) -> Answer {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(30)))
-            .build()
-            .into();
-        let url = format!("http://{}{path}", self.http());
-        let mut answer = agent.get(&url).call().unwrap_or_else(|err| panic!("{url}: {err}"));
-        let body = answer.body_mut().with_config().limit(1 << 30).read_to_string().unwrap();
-        Answer { code: answer.status().as_u16(), headers: answer.headers().clone(), body }
+        ask(self.http(), "GET", path, &[]).unwrap_or_else(|err| panic!("{path}: {err}"))
+    }
+
+    /// Has REST change something.
+    pub(crate) fn post(&self, path: &str) -> Answer {
+        ask(self.http(), "POST", path, &[]).unwrap_or_else(|err| panic!("{path}: {err}"))
+    }
+
+    /// Has REST remove something.
+    pub(crate) fn delete(&self, path: &str) -> Answer {
+        ask(self.http(), "DELETE", path, &[]).unwrap_or_else(|err| panic!("{path}: {err}"))
     }
 
     /// `/status`.
