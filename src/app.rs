@@ -28,13 +28,11 @@ use crate::{
     model::Timestamp,
     rest,
     restore::{self, Restored},
-    state::State,
+    state::{State, TICK_EVERY},
     stats::Stats,
     store::{AlertStore, MySqlStore, SqliteStore, StoreError},
 };
 
-/// How often lanes look who has been silent.
-const TICK: Duration = Duration::from_secs(1);
 /// A server whose clock is outside of these years would write times that the database cannot hold.
 const CLOCK_RANGE: [i64; 2] = [1_577_836_800_000_000_000, 2_145_916_800_000_000_000];
 /// How often a waiting server looks whether all of its stages live.
@@ -156,7 +154,7 @@ impl App {
         info!(log, "starting"; "version" => env!("CARGO_PKG_VERSION"), "store" => alerts.describe(),
             "data" => config.data_dir.display().to_string(), "journal" => journal.path().display().to_string(),
             "workers" => config.n_workers, "rules" => config.rules.rules.len(), "rules_from" => &config.rules.source);
-        for warning in &config.warnings {
+        for warning in config.warnings.iter().chain(&config.rules.warnings()) {
             warn!(log, "{}", warning);
         }
         let rules = Arc::new(config.rules.clone().succeeding(&journal.rules()?, Timestamp::now()));
@@ -407,11 +405,11 @@ fn open_store(config: &Config, journal: &Journal) -> Result<Arc<dyn AlertStore>,
 fn ticker(dispatcher: Dispatcher) -> io::Result<Stage> {
     let (stop, stopped) = bounded::<()>(0);
     let run = move || {
-        let mut due = Instant::now() + TICK;
+        let mut due = Instant::now() + TICK_EVERY;
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_deadline(due) {
             dispatcher.tick(due);
             // After a stop of the whole process ticks go on from now; they do not catch up.
-            due = (due + TICK).max(Instant::now());
+            due = (due + TICK_EVERY).max(Instant::now());
         }
     };
     let thread = thread::Builder::new().name("ticker".to_owned()).spawn(run)?;

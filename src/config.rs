@@ -8,7 +8,7 @@ mod environment;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use args::Args;
+pub use args::{Args, Command};
 pub use environment::load_env_file;
 
 use crate::{

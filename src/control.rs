@@ -181,6 +181,9 @@ impl Control {
             Ok(rules) => {
                 info!(self.log, "rules reloaded"; "rules" => rules.rules.len(), "rules_from" => &rules.source,
                     "why" => why);
+                for warning in rules.warnings() {
+                    warn!(self.log, "{}", warning);
+                }
             }
             Err(ReloadError::Late) => {
                 warn!(self.log, "rules reloaded, and not every lane has come to them yet"; "why" => why,

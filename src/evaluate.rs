@@ -161,7 +161,7 @@ impl Lane {
     /// Evaluates the chunks' reports in order and settles their streams' accounts.
     fn chunks(&self, chunks: &[Box<Chunk>]) {
         let Shared { state, stats, .. } = &self.shared;
-        let now = self.hearing.at(Instant::now());
+        let now = self.hearing.at_arrival(Instant::now());
         let parallel_from = self.shared.options.parallel_from;
         let work = batch::Work { state, rules: &self.in_force.rules, chunks, now, parallel_from };
         let done = work.run(self.lane_idx, &self.shared.pool);

@@ -3,6 +3,7 @@
 //! The modules are the stages of the pipeline, in the order of ARCHITECTURE.md; `app` wires them.
 
 pub mod app;
+pub mod commands;
 pub mod config;
 pub mod control;
 pub mod deliver;
@@ -17,6 +18,7 @@ pub mod rest;
 pub mod restore;
 pub mod rule_file;
 pub mod rules;
+pub mod ruletest;
 pub mod state;
 pub mod stats;
 pub mod store;

@@ -1,13 +1,20 @@
 //! `gopherwatch-server`: arguments, log, start, wait, drain, exit code. A runbook; the parts are in the library.
 
-use std::{process::ExitCode, thread, time::Duration};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use clap::Parser;
 use crossbeam_channel::{Receiver, bounded};
 use gopherwatch::{
     app::{App, Outcome},
-    config::{Args, Config, UsageError, load_env_file},
+    commands,
+    config::{Args, Command, Config, UsageError, load_env_file},
     log,
+    rules::Record,
 };
 use slog::{Logger, crit, info};
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,7 +53,22 @@ fn configure() -> Result<Config, ExitCode> {
         let _ = err.print();
         ExitCode::from(if err.use_stderr() { EXIT_USAGE } else { 0 })
     })?;
+    if let Some((command, record)) = args.subcommand() {
+        return Err(without_server(command, record));
+    }
     Config::resolve(args).map_err(|err| usage(&err))
+}
+
+/// Runs a subcommand, which needs neither data nor ports.
+fn without_server(command: &Command, record: Option<Record>) -> ExitCode {
+    let said = match command {
+        Command::Check { file } => commands::check(file, record),
+        Command::Test { files } => commands::test(files, record),
+    };
+    // Whoever reads no further has heard enough; the exit code says the same.
+    let _ = io::stdout().write_all(said.text.as_bytes());
+    let _ = io::stderr().write_all(said.faults.as_bytes());
+    ExitCode::from(if said.is_good { 0 } else { EXIT_USAGE })
 }
 
 #[expect(clippy::print_stderr, reason = "there is no log before the configuration is known")]

@@ -7,15 +7,20 @@ mod clock;
 mod condition;
 mod evaluate;
 mod explain;
+mod fault;
 mod file;
+mod never;
 mod parse;
 mod plan;
 mod progress;
+mod range;
 mod suggest;
 mod summary;
 mod text;
 mod update;
+mod warnings;
 mod window;
+mod words;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -26,12 +31,15 @@ pub use clock::Clock;
 pub use condition::{Comparator, Comparison, Condition, Facts, Held, Operator, Term, Truth, Unknown, When, Window};
 pub use evaluate::{Hush, Reading, evaluate, evaluate_one, look};
 pub use explain::{Compared, Explanation, Reason, Situation, explain};
-pub use file::{FileError, Location, parse_file};
+pub use fault::{FileError, Location};
+pub use file::parse_file;
 pub use plan::{Plan, WindowsOf};
 pub use progress::{Carried, Firing, Outcome, Pending, Progress, SeriesPart, Trail};
 pub use suggest::{misspelt_metric, nearest};
 pub use summary::Summary;
+pub use warnings::{Doubt, Warning, warnings};
 pub use window::{Bucket, Coarse, Function, Point, Series};
+pub use words::words;
 
 use crate::{
     model::{InstanceKey, Name, Severity, Timestamp},
@@ -114,6 +122,8 @@ pub struct Rule {
     pub runbook_url: Option<String>,
     /// Where its condition stands in its file.
     pub location: Location,
+    /// Where its `clear` stands.
+    pub clear_location: Option<Location>,
     /// The metrics that it names, and where.
     pub mentions: Vec<(Name, Location)>,
 }
@@ -227,6 +237,12 @@ impl RuleSet {
         }
         let rules: Vec<_> = self.rules.iter().filter(|rule| rule.applies_to(key).is_ok()).cloned().collect();
         if rules.len() == self.rules.len() { self.everything.clone() } else { Arc::new(Plan::new(rules)) }
+    }
+
+    /// What the operator should hear of them as they come into force: what is surely wrong, with its place.
+    pub fn warnings(&self) -> Vec<String> {
+        let warnings = warnings(&self.rules).into_iter().filter(|warning| warning.doubt == Doubt::Warning);
+        warnings.map(|warning| format!("{}: {warning}", self.source)).collect()
     }
 
     /// The rule of this name.

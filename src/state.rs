@@ -4,6 +4,7 @@
 //! need shard by shard and hold no lock while they serialise.
 
 mod instance;
+mod life;
 mod marks;
 mod presence;
 mod view;
@@ -21,8 +22,9 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 pub use instance::{InstanceState, Known, WindowRows};
+pub use life::{Arrival, Deadlines};
 pub use marks::{Mark, Marks, Numbering};
-pub use presence::{Heard, Hearing, Presence, Silence};
+pub use presence::{Heard, Hearing, Presence, Silence, TICK_EVERY};
 pub use view::{InstanceView, RuleCount, Status};
 
 use crate::model::{Alert, InstanceKey, Name};

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, thread, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use slog::Level;
 
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
 #[derive(Clone, Debug, Parser)]
 #[command(name = "gopherwatch-server", version, max_term_width = 120)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// Where agents connect, by gRPC
     #[arg(long, env = "GOPHERWATCH_GRPC_ADDR", value_name = "ADDR", default_value = "127.0.0.1:50051")]
     pub(super) grpc_addr: SocketAddr,
@@ -40,7 +43,7 @@ pub struct Args {
     pub(super) queue_reports: usize,
 
     /// A row per episode or per violating report, for all rules [default: as each rule says, else episode]
-    #[arg(long, env = "GOPHERWATCH_RECORD", value_name = "episode|every", value_parser = record)]
+    #[arg(long, env = "GOPHERWATCH_RECORD", value_name = "episode|every", value_parser = record, global = true)]
     pub(super) record: Option<Record>,
 
     /// How long resolved alerts are kept [default: 90d in SQLite, for ever in MySQL]
@@ -82,6 +85,29 @@ pub struct Args {
     /// Allow addresses that other hosts can reach
     #[arg(long, env = "GOPHERWATCH_INSECURE", value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) insecure: bool,
+}
+
+/// What there is to do besides running the server.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Say what each rule of a file means, and warn of those that cannot work
+    Check {
+        /// The rule file
+        file: PathBuf,
+    },
+    /// Play the tests of rules in these files, and say where something else happens than they expect
+    Test {
+        /// Files of tests, each of which names its rule file
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+}
+
+impl Args {
+    /// What is to be done instead of running the server, and the rows that the rules are to write.
+    pub fn subcommand(&self) -> Option<(&Command, Option<Record>)> {
+        Some((self.command.as_ref()?, self.record))
+    }
 }
 
 /// Cores that this process may use.

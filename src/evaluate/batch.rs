@@ -21,7 +21,7 @@ use crate::{
     journal::Snapshot,
     model::{Event, EventKind, InstanceKey, Rejection},
     rules::{Progress, Reading, Rule, RuleSet, evaluate, evaluate_one},
-    state::{Heard, InstanceState, Numbering, Presence, Shard, State},
+    state::{Arrival, Heard, InstanceState, Numbering, Shard, State},
 };
 
 /// Reports from which on sharing a batch out pays. A lane alone takes some 0.5 µs a report, and handing a batch to the
@@ -192,18 +192,20 @@ impl Work<'_> {
             }
         };
         advance(instance, epoch, report);
-        instance.take_readings(&report.metrics, report.at, self.now);
         instance.skew_nanos = chunk.stream.skew_nanos.or(instance.skew_nanos);
-        instance.silence.heard_report(self.now);
-        instance.presence = if report.leaving { Presence::Left(self.now) } else { Presence::Present };
-        instance.stale = false;
-        instance.unsaved = true;
         for rule in &instance.progress.plan.rules {
             part.done.evaluations[rule.place] += 1;
         }
         tally.accepted += 1;
         tally.last = Some((item.place, if report.sequence == 0 { 0 } else { report.sequence }));
-        let events = instance.progress.apply(outcome, &report.metrics, chunk.received_at);
+        let arrival = Arrival {
+            metrics: &report.metrics,
+            at: report.at,
+            leaving: report.leaving,
+            received_at: chunk.received_at,
+            heard: self.now,
+        };
+        let events = instance.take_report(outcome, &arrival);
         if events.is_empty() {
             return;
         }

@@ -7,13 +7,10 @@ use rayon::ThreadPool;
 use super::{Options, shards};
 use crate::{
     journal::Snapshot,
-    model::{Event, EventKind, ResolveReason, Timestamp},
-    rules::look,
-    state::{Heard, InstanceState, Presence, Shard, State},
+    model::{Event, EventKind, Timestamp},
+    state::{Deadlines, Heard, InstanceState, Presence, Shard, State},
 };
 
-/// An instance that left and did not come back is forgotten after this long (CONTRACT §3).
-const LEFT_FOR: Duration = Duration::from_secs(10 * 60);
 /// How long the marks of a forgotten instance are remembered (CONTRACT §2).
 const MARKS_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// Instances from which on sharing a look out pays: one takes some 20 ns.
@@ -67,51 +64,24 @@ impl Look<'_> {
 
     /// Looks at one instance; false: nothing of it needs to be remembered any longer.
     fn instance(&self, instance: &mut InstanceState, done: &mut Done) -> bool {
-        match instance.presence {
-            Presence::Present => {
-                let silent = instance.silent_for(self.heard);
-                instance.stale = silent >= self.options.stale_after.unwrap_or(instance.silence.patience());
-                if silent >= self.options.forget_after {
-                    self.forget(instance, ResolveReason::Forgotten, done);
-                } else {
-                    self.look(instance, done);
-                }
-                true
-            }
-            Presence::Left(since) => {
-                if self.heard.since(since) >= LEFT_FOR {
-                    self.forget(instance, ResolveReason::Left, done);
-                } else {
-                    self.look(instance, done);
-                }
-                true
-            }
-            Presence::Forgotten(since) => self.heard.since(since) < MARKS_FOR,
+        if let Presence::Forgotten(since) = instance.presence {
+            return self.heard.since(since) < MARKS_FOR;
         }
-    }
-
-    fn look(&self, instance: &mut InstanceState, done: &mut Done) {
-        if !instance.progress.plan.is_timed {
-            return;
+        let Options { stale_after, forget_after, .. } = *self.options;
+        let events = instance.take_time(Deadlines { stale_after, forget_after }, self.heard, self.now);
+        if !instance.is_shown() {
+            self.state.remove_instance();
+        } else if !events.is_empty() {
+            done.snapshots.push(Snapshot::of(instance));
         }
-        let outcome = instance.with_hush(self.heard, |hush| look(&instance.progress, &instance.key, hush, self.now));
-        if outcome.is_quiet() {
-            return;
-        }
-        let events = instance.progress.apply_look(outcome, self.now);
-        done.n_raised += events.iter().filter(|event| event.kind == EventKind::Raise).count() as u64;
         done.events(events);
-        done.snapshots.push(Snapshot::of(instance));
-    }
-
-    fn forget(&self, instance: &mut InstanceState, why: ResolveReason, done: &mut Done) {
-        done.events(instance.forget(self.now, self.heard, why));
-        self.state.remove_instance();
+        true
     }
 }
 
 impl Done {
     fn events(&mut self, events: Vec<Event>) {
+        self.n_raised += events.iter().filter(|event| event.kind == EventKind::Raise).count() as u64;
         self.firing_delta += events.iter().map(|event| event.kind.firing_delta()).sum::<i64>();
         self.events.extend(events);
     }

@@ -41,6 +41,18 @@ impl Comparator {
         Self::SIGNS.iter().find(|(_, comparator)| *comparator == self).map_or("", |(sign, _)| sign)
     }
 
+    /// What holds where this does not.
+    pub(super) fn opposite(self) -> Self {
+        match self {
+            Self::Above => Self::AtMost,
+            Self::AtLeast => Self::Below,
+            Self::Below => Self::AtLeast,
+            Self::AtMost => Self::Above,
+            Self::Equal => Self::Unequal,
+            Self::Unequal => Self::Equal,
+        }
+    }
+
     fn holds(self, left: f64, right: f64) -> bool {
         match self {
             Self::Above => left > right,

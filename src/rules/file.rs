@@ -1,6 +1,6 @@
 //! `gopherwatch.toml`: text to rules, or the line, column and field of what is wrong.
 
-use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use globset::{Glob, GlobSetBuilder};
 use serde::Deserialize;
@@ -9,47 +9,13 @@ use toml::Spanned;
 use super::{
     Globs, Record, Rule, Summary,
     condition::When,
+    fault::{FileError, Location},
     parse::{Mention, SyntaxError, parse_clear, parse_when},
-    suggest::nearest,
 };
 use crate::{
     model::{Name, Severity},
     units::parse_duration,
 };
-
-/// Where something stands in a file. Lines and columns count from 1, columns in characters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Location {
-    /// The line.
-    pub line: usize,
-    /// The column.
-    pub column: usize,
-}
-
-impl Location {
-    /// Where the byte at `offset` of `text` stands.
-    pub fn of(text: &str, offset: usize) -> Self {
-        let before = &text[..text.floor_char_boundary(offset)];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}, column {}", self.line, self.column)
-    }
-}
-
-/// A file that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{location}: {message}")]
-pub struct FileError {
-    /// Where it is wrong.
-    pub location: Location,
-    /// What is wrong, with the field it is wrong in.
-    pub message: String,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,7 +63,7 @@ struct RawRule {
 /// rule's own (the flag `--record`).
 pub fn parse_file(text: &str, record: Option<Record>) -> Result<Option<Vec<Rule>>, FileError> {
     let reader = Reader { text, record };
-    let raw: RawFile = toml::from_str(text).map_err(|err| reader.toml_error(&err))?;
+    let raw: RawFile = toml::from_str(text).map_err(|err| FileError::of_toml(text, &err))?;
     reader.not_yet("receivers", raw.receivers.as_ref())?;
     let defaults = reader.defaults(&raw.defaults)?;
     let Some(raw_rules) = raw.rules else { return Ok(None) };
@@ -200,6 +166,7 @@ impl Reader<'_> {
             summary: Summary::new(summary).map_err(|why| self.error(&span, &format!("summary: {why}")))?,
             runbook_url: raw.runbook_url.or_else(|| defaults.runbook_url.clone()),
             location: Location::of(self.text, when_text.span().start),
+            clear_location: raw.clear.as_ref().map(|text| Location::of(self.text, text.span().start)),
             mentions,
         })
     }
@@ -274,35 +241,13 @@ impl Reader<'_> {
         }
     }
 
-    /// What the TOML reader says, with the field whose value it speaks of, or the name that an unknown one is near to.
-    fn toml_error(&self, err: &toml::de::Error) -> FileError {
-        let span = err.span().unwrap_or(0..0);
-        let message = err.message();
-        if let Some((field, known)) = unknown_field(message) {
-            let hint = nearest(field, known).map_or_else(String::new, |near| format!(": did you mean `{near}`?"));
-            return self.error(&span, &format!("{message}{hint}"));
-        }
-        let before = &self.text[..self.text.floor_char_boundary(span.start)];
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        match line.split_once('=') {
-            Some((field, _)) => self.error(&span, &format!("{}: {message}", field.trim())),
-            None => self.error(&span, message),
-        }
-    }
-
     fn error(&self, span: &Range<usize>, message: &str) -> FileError {
-        FileError { location: Location::of(self.text, span.start), message: message.trim_end().to_owned() }
+        FileError::at(self.text, span, message)
     }
 }
 
 /// A shorter one would do nothing else: whether it is due is looked at once a second.
 const MIN_REPEAT: Duration = Duration::from_secs(1);
-
-/// The field, and those that there are, of serde's message about one that it does not know: names in backquotes.
-fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
-    let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
-    Some((names.next()?, names.collect()))
-}
 
 /// What an alert says when its rule does not. Braces of the condition would be taken for placeholders, but no
 /// condition has any.

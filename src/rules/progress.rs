@@ -11,7 +11,7 @@ use crate::model::{Alert, Event, EventKind, EvidencePoint, Name, ResolveReason, 
 /// Most readings of an alert's evidence (CONTRACT §3).
 pub(super) const MAX_EVIDENCE: usize = 60;
 
-/// Readings since a condition became true, at most [`MAX_EVIDENCE`]: every n-th of them, n doubling as they fill up.
+/// Readings since a condition became true, at most `MAX_EVIDENCE`: every n-th of them, n doubling as they fill up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trail {
     /// The readings kept.

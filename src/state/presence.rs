@@ -12,6 +12,8 @@ const USUAL_GAPS: u32 = 3;
 /// Reports that an instance must have sent, over at least [`ARMING_SPAN`], before its silence is an alert.
 const ARMING_REPORTS: u32 = 3;
 const ARMING_SPAN: Duration = Duration::from_secs(10);
+/// How often a lane looks who has been silent.
+pub const TICK_EVERY: Duration = Duration::from_secs(1);
 /// A tick later than this moved every deadline.
 const LATE_TICK: Duration = Duration::from_secs(1);
 
@@ -20,6 +22,11 @@ const LATE_TICK: Duration = Duration::from_secs(1);
 pub struct Heard(Duration);
 
 impl Heard {
+    /// So long after the clock began.
+    pub const fn after(elapsed: Duration) -> Self {
+        Self(elapsed)
+    }
+
     /// The point so many nanoseconds after the lane's start.
     pub(super) fn from_nanos(nanos: u64) -> Self {
         Self(Duration::from_nanos(nanos))
@@ -41,17 +48,24 @@ impl Heard {
 pub struct Hearing {
     start: Instant,
     deaf: Duration,
+    last_tick: Instant,
 }
 
 impl Hearing {
     /// A clock that starts at `now`, as every instance that the journal remembers was last heard.
     pub fn starting(now: Instant) -> Self {
-        Self { start: now, deaf: Duration::ZERO }
+        Self { start: now, deaf: Duration::ZERO, last_tick: now }
     }
 
     /// The clock at `now`.
     pub fn at(&self, now: Instant) -> Heard {
         Heard(now.saturating_duration_since(self.start).saturating_sub(self.deaf))
+    }
+
+    /// The clock for what arrives at `now`. A tick that is overdue will set the clock back: until it comes the clock does
+    /// not run on, or what arrives meanwhile would be heard later than it was, and its silence begin as much later.
+    pub fn at_arrival(&self, now: Instant) -> Heard {
+        self.at(now.min(self.last_tick + TICK_EVERY + LATE_TICK))
     }
 
     /// Takes note of a tick that was due at `due` and came at `now`; `held_back` for how long since the last tick
@@ -60,6 +74,7 @@ impl Hearing {
         let late = now.saturating_duration_since(due);
         let deaf = if late > LATE_TICK { late.max(held_back) } else { held_back };
         self.deaf += deaf;
+        self.last_tick = now;
     }
 }
 
@@ -138,7 +153,7 @@ mod tests {
     use super::*;
 
     fn at(millis: u64) -> Heard {
-        Heard(Duration::from_millis(millis))
+        Heard::after(Duration::from_millis(millis))
     }
 
     #[test]
@@ -168,8 +183,11 @@ mod tests {
         hearing.tick(sec(1), sec(1), Duration::ZERO);
         assert_eq!(hearing.at(sec(1)), at(1_000));
         // Stopped for a minute: the tick due at 2 s comes at 62 s.
+        let stopped = hearing;
         hearing.tick(sec(2), sec(62), Duration::ZERO);
         assert_eq!(hearing.at(sec(62)), at(2_000));
+        // What arrived as it went on, before the tick did, is not heard a minute later than that.
+        assert_eq!(stopped.at_arrival(sec(62)), at(3_000));
         hearing.tick(sec(63), sec(63), Duration::from_secs(1));
         assert_eq!(hearing.at(sec(63)), at(2_000), "held back the whole second");
     }

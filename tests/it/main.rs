@@ -15,6 +15,7 @@ mod order;
 mod overload;
 mod receipts;
 mod reload;
+mod rule_files;
 mod scale;
 mod shutdown;
 mod silence;

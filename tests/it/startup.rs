@@ -94,6 +94,29 @@ fn an_unknown_variable_of_ours_is_warned_about() {
 }
 
 #[test]
+fn rules_that_cannot_work_are_warned_about_and_hold() {
+    let rules =
+        "[[rules]]\nname = \"hot\"\nwhen = \"cpu_percnt > 90\"\n\n[[rules]]\nname = \"own\"\nwhen = \"queue > 1\"\n";
+    let setup = Setup::new().rules(rules);
+    let server = setup.start();
+    let warned = server.logged(
+        1,
+        "gopherwatch.toml: line 3, column 9: rule `hot`: no agent sends `cpu_percnt` by itself: did you mean \
+         `cpu_percent`?",
+    );
+    assert_eq!(warned[0]["level"], "WARNING");
+    assert!(!server.log().text().contains("`queue`"), "metrics of one's own are nothing to warn of");
+    // A reload says the same of the new rules.
+    setup.rules(&rules.replace("cpu_percnt", "cpu_percent").replace("queue", "memory_percent > 500 or queue"));
+    assert_eq!(server.post("/-/reload").code, 200);
+    server.logged(
+        1,
+        "gopherwatch.toml: line 7, column 8: rule `own`: when: its part `memory_percent > 500` is never true: \
+         `memory_percent` lies between 0 and 100",
+    );
+}
+
+#[test]
 fn a_bad_database_address_is_refused_without_showing_the_password() {
     let setup = Setup::new().env("DATABASE_URL", "postgres://root:hunter2@db/x");
     let said = refuses(&setup, 64, &["database"]);
