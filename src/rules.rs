@@ -254,4 +254,4 @@ severity = "warning"
 "#;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -41,6 +41,7 @@ const MAX_WINDOW: Duration = Duration::from_secs(86_400);
 const MAX_DEPTH: usize = 32;
 /// Words that are no bare metric names, besides the functions.
 const KEYWORDS: [&str; 4] = ["and", "or", "not", "absent"];
+const ABSENT_ALONE: &str = "absent() stands alone: give what is beside it a rule of its own";
 /// What other languages write, and what is written here.
 const FOREIGN: [(&str, &str); 9] = [
     ("=>", ">="),
@@ -151,7 +152,11 @@ impl Piece<'_> {
         match self.what {
             What::Value(term) => Ok(term),
             What::Truth(condition) => {
-                fault(self.offset, format!("expected a metric or a number, found the condition `{condition}`"))
+                let condition = condition.to_string();
+                fault(
+                    self.offset,
+                    format!("expected a metric or a number, found the condition `{}`", shown(&condition)),
+                )
             }
         }
     }
@@ -195,7 +200,7 @@ fn absent(input: &mut Input<'_>) -> Parsed<When> {
     };
     symbol(input, ")", "`)`")?;
     if matches!(next_word(input), Some("and" | "or")) {
-        return fault(input.current_token_start(), "absent() stands alone: give what is beside it a rule of its own");
+        return fault(input.current_token_start(), ABSENT_ALONE);
     }
     Ok(when)
 }
@@ -332,6 +337,7 @@ fn factor<'a>(input: &mut Input<'a>) -> Parsed<Piece<'a>> {
             let name = next_word(input).unwrap_or_default();
             match function(name) {
                 Some(function) => Term::Window(call(input, function)?),
+                None if name == "absent" && calls(input, name) => return fault(offset, ABSENT_ALONE),
                 None if !is_keyword(name) && calls(input, name) => return unknown_function(offset, name),
                 None => Term::Metric(metric(input)?.as_str().into()),
             }

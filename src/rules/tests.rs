@@ -1,9 +1,12 @@
 //! The rules by themselves: timelines, files, and the engine against a reference that was written apart from it.
 
-mod cases;
+// The cases are for restarts and lanes as well.
+pub(crate) mod cases;
 mod files;
-mod language;
-mod play;
+mod fuzz;
+pub(crate) mod language;
+mod parse;
+pub(crate) mod play;
 mod property;
 mod read;
 mod reference;

@@ -24,7 +24,7 @@ impl Display for Term {
                 let needs = |term: &Self, is_first: bool| match term {
                     Self::Arithmetic { rest, .. } => {
                         let inner_sums = rest.iter().any(|(operator, _)| operator.is_sum());
-                        inner_sums && !(sums && is_first) || !inner_sums && !sums && !is_first
+                        if inner_sums { !sums || !is_first } else { !sums && !is_first }
                     }
                     _ => false,
                 };
@@ -62,14 +62,15 @@ impl Display for Condition {
             }
             Ok(())
         };
+        // `and` in `and`, and `or` in `or`, mean the same with parentheses and without.
         match self {
             Self::Compare(comparison) => comparison.fmt(f),
             Self::Not(condition) => {
                 f.write_str("not ")?;
                 write_in(f, condition, !matches!(**condition, Self::Not(_)))
             }
-            Self::All(conditions) => list(f, conditions, "and", |c| matches!(c, Self::All(_) | Self::Any(_))),
-            Self::Any(conditions) => list(f, conditions, "or", |c| matches!(c, Self::Any(_))),
+            Self::All(conditions) => list(f, conditions, "and", |c| matches!(c, Self::Any(_))),
+            Self::Any(conditions) => list(f, conditions, "or", |_| false),
         }
     }
 }
