@@ -30,10 +30,6 @@ fn told(conditions: &[&str]) -> String {
 #[test]
 fn what_is_missing_is_told() {
     expect![[r#"
-
-          column 9: when: expected a metric's name or a number, found the end
-   
-          column 12: when: expected a metric's name or a number, found the end
         cpu_percent
           column 20: when: expected one of > >= < <= == !=, found the end
         cpu_percent >
@@ -68,8 +64,6 @@ fn what_is_missing_is_told() {
           column 9: when: expected a metric's name in backquotes: 1 to 128 of A-Z a-z 0-9 _ . : / -, the first a letter or digit
         `` > 1
           column 9: when: expected a metric's name in backquotes: 1 to 128 of A-Z a-z 0-9 _ . : / -, the first a letter or digit"#]].assert_eq(&told(&[
-        "",
-        "   ",
         "cpu_percent",
         "cpu_percent >",
         "cpu_percent > 90 and",
@@ -88,6 +82,10 @@ fn what_is_missing_is_told() {
         "`a > 1",
         "`` > 1",
     ]));
+    for (blank, column) in [("", 9), ("   ", 12)] {
+        let told = refusal(&format!("when = '{blank}'"));
+        assert_eq!(told, format!("line 3, column {column}: when: expected a metric's name or a number, found the end"));
+    }
 }
 
 #[test]
