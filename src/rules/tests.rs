@@ -12,3 +12,4 @@ mod read;
 mod reference;
 mod timelines;
 mod write;
+mod written;
