@@ -2,7 +2,8 @@
 
 use expect_test::expect;
 
-use super::super::play::{Player, asked, check, rule};
+use super::super::play::{Player, asked, check, readings, rule, time};
+use crate::rules::Facts;
 
 #[test]
 fn an_alert_has_the_value_of_its_term() {
@@ -113,6 +114,36 @@ fn what_cannot_be_worked_out_is_unknown() {
         ("a - c + b > 0", "0s:a=1,b=1", "?"),
     ] {
         assert_eq!(asked(condition, timeline), expected, "{condition}");
+    }
+}
+
+/// Why the condition's first comparison is unknown to a report, after the timeline before it.
+fn why(when: &str, before: &str, report: &str) -> String {
+    let player = Player::new(rule(&format!("when = '{when}'"))).play(before);
+    let rule = &player.rules.rules[0];
+    let facts = Facts {
+        metrics: &readings(report),
+        series: &player.progress.series,
+        taken: false,
+        generation: rule.generation,
+        now: time("1m"),
+    };
+    let comparisons = rule.when.condition().expect("a condition on reports").comparisons();
+    comparisons[0].ask(&facts).expect_err("unknown").to_string()
+}
+
+#[test]
+fn what_is_unknown_says_why() {
+    for (when, before, report, reason) in [
+        ("a > 1", "0s:a=1", "b=1", "the report has no a"),
+        ("1 < 2 * `a/b`", "", "b=1", "the report has no a/b"),
+        ("a / b > 1", "", "a=1,b=0", "division by zero"),
+        ("a * a > 1", "", "a=1e300", "the result is no finite number"),
+        ("avg(a, 30s) > 1", "0s:a=1", "b=1", "avg(a, 30s): no reading lies in the window"),
+        ("rate(a, 30s) > 1", "0s:a=1", "a=1", "rate(a, 30s): it takes two readings at different times"),
+        ("sum(a, 30s) > 1", "59s:a=1e308", "a=1e308", "the result is no finite number"),
+    ] {
+        assert_eq!(why(when, before, report), reason, "{when}");
     }
 }
 
