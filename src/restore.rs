@@ -64,3 +64,6 @@ fn instance(from: RestoredInstance, rules: &RuleSet, now: Timestamp) -> (Instanc
     instance.unsaved = false;
     (instance, events)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod evaluate;
 mod explain;
 mod fault;
 mod file;
+mod lines;
 mod never;
 mod parse;
 mod plan;
@@ -273,4 +274,4 @@ severity = "warning"
 "#;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -167,8 +167,10 @@ impl<'a> Report<'a> {
         let window = subject.sides().0.first_window()?;
         let current = self.reading.metrics.iter().find(|(name, _)| *name == window.metric).map(|(_, value)| *value);
         let of_rule = |s: &&super::Series| s.generation == rule.generation && s.metric == window.metric;
-        let series = self.progress.series.iter().find(of_rule)?;
-        Some(series.evidence(window.span, self.now, current, MAX_EVIDENCE))
+        Some(match self.progress.series.iter().find(of_rule) {
+            Some(series) => series.evidence(window.span, self.now, current, MAX_EVIDENCE),
+            None => current.map(|value| EvidencePoint { at: self.now, value }).into_iter().collect(),
+        })
     }
 
     fn facts(&self, rule: &Rule) -> Facts<'_> {

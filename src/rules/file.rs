@@ -1,6 +1,11 @@
 //! `gopherwatch.toml`: text to rules, or the line, column and field of what is wrong.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use globset::{Glob, GlobSetBuilder};
 use serde::Deserialize;
@@ -10,6 +15,7 @@ use super::{
     Globs, Record, Rule, Summary,
     condition::When,
     fault::{FileError, Location},
+    lines::Lines,
     parse::{Mention, SyntaxError, parse_clear, parse_when},
 };
 use crate::{
@@ -62,16 +68,17 @@ struct RawRule {
 /// Reads a rule file. `None`: it has no `rules`, and the built-in ones hold. `record`, when given, overrules each
 /// rule's own (the flag `--record`).
 pub fn parse_file(text: &str, record: Option<Record>) -> Result<Option<Vec<Rule>>, FileError> {
-    let reader = Reader { text, record };
+    let reader = Reader { text, lines: Lines::new(text), record };
     let raw: RawFile = toml::from_str(text).map_err(|err| FileError::of_toml(text, &err))?;
     reader.not_yet("receivers", raw.receivers.as_ref())?;
     let defaults = reader.defaults(&raw.defaults)?;
     let Some(raw_rules) = raw.rules else { return Ok(None) };
     let mut rules: Vec<Rule> = Vec::with_capacity(raw_rules.len());
+    let mut names = BTreeSet::new();
     for raw in raw_rules {
         let span = raw.get_ref().name.as_ref().map_or(raw.span(), Spanned::span);
         let rule = reader.rule(raw, &defaults)?;
-        if rules.iter().any(|other| other.name == rule.name) {
+        if !names.insert(rule.name.clone()) {
             return Err(reader.error(&span, &format!("name: another rule is called `{}`", rule.name)));
         }
         rules.push(rule);
@@ -91,6 +98,7 @@ struct Defaults {
 
 struct Reader<'a> {
     text: &'a str,
+    lines: Lines<'a>,
     record: Option<Record>,
 }
 
@@ -142,7 +150,7 @@ impl Reader<'_> {
         };
         let (summary, span) = match raw.summary {
             Some(text) => (text.get_ref().clone(), text.span()),
-            None => (default_summary(&when, when_text.get_ref()), 0..0),
+            None => (default_summary(&when), 0..0),
         };
         Ok(Rule {
             name: name.get_ref().as_str().into(),
@@ -165,8 +173,8 @@ impl Reader<'_> {
             labels: Arc::new(raw.labels),
             summary: Summary::new(summary).map_err(|why| self.error(&span, &format!("summary: {why}")))?,
             runbook_url: raw.runbook_url.or_else(|| defaults.runbook_url.clone()),
-            location: Location::of(self.text, when_text.span().start),
-            clear_location: raw.clear.as_ref().map(|text| Location::of(self.text, text.span().start)),
+            location: self.lines.location(when_text.span().start),
+            clear_location: raw.clear.as_ref().map(|text| self.lines.location(text.span().start)),
             mentions,
         })
     }
@@ -179,15 +187,28 @@ impl Reader<'_> {
         text: &Spanned<String>,
         parse: fn(&str) -> Result<(T, Vec<Mention>), SyntaxError>,
     ) -> Result<(T, Vec<(Name, Location)>), FileError> {
-        // The span holds the quotes. In a plain string the condition's bytes stand one behind the first quote; in one
-        // with escapes the column is only the string's.
         let span = text.span();
-        let literal = self.text.get(span.start + 1..).is_some_and(|rest| rest.starts_with(text.get_ref().as_str()));
-        let at = |offset| if literal { span.start + 1 + offset } else { span.start };
+        let start = self.start_of_content(text);
+        let at = |offset| start.map_or(span.start, |start| start + offset);
         let (condition, mentions) = parse(text.get_ref())
             .map_err(|err| self.error(&(at(err.offset)..at(err.offset)), &format!("{field}: {}", err.message)))?;
-        let mention = |m: Mention| (m.metric.as_str().into(), Location::of(self.text, at(m.offset)));
+        let mention = |m: Mention| (m.metric.as_str().into(), self.lines.location(at(m.offset)));
         Ok((condition, mentions.into_iter().map(mention).collect()))
+    }
+
+    /// Where a string's bytes begin, if the file has them as they are: with escapes, only the string has a place.
+    fn start_of_content(&self, text: &Spanned<String>) -> Option<usize> {
+        let (content, span) = (text.get_ref().as_str(), text.span());
+        let literal = self.text.get(span.clone())?;
+        let quotes = if ["\"\"\"", "'''"].iter().any(|quotes| literal.starts_with(quotes)) && literal.len() >= 6 {
+            3
+        } else {
+            1
+        };
+        let inside = literal.get(quotes..literal.len() - quotes)?;
+        // The line break behind the opening quotes is not part of the string.
+        let before = inside.strip_suffix(content)?;
+        ["", "\n", "\r\n"].contains(&before).then_some(span.start + quotes + before.len())
     }
 
     fn severity(&self, word: Option<&Spanned<String>>) -> Result<Option<Severity>, FileError> {
@@ -242,7 +263,7 @@ impl Reader<'_> {
     }
 
     fn error(&self, span: &Range<usize>, message: &str) -> FileError {
-        FileError::at(self.text, span, message)
+        FileError { location: self.lines.location(span.start), message: message.trim_end().to_owned() }
     }
 }
 
@@ -250,13 +271,13 @@ impl Reader<'_> {
 const MIN_REPEAT: Duration = Duration::from_secs(1);
 
 /// What an alert says when its rule does not. Braces of the condition would be taken for placeholders, but no
-/// condition has any.
-fn default_summary(when: &When, text: &str) -> String {
+/// condition has any. It is not the condition as it was written, so that writing it otherwise is no news of the alert.
+fn default_summary(when: &When) -> String {
     match when {
         When::Silent { .. } => "{service}/{instance} has been silent for {value} s".to_owned(),
         When::Lacking { metric, .. } => {
             format!("reports of {{service}}/{{instance}} have lacked {metric} for {{value}} s")
         }
-        When::Report(_) => format!("{{metric}} of {{service}}/{{instance}} is {{value}} ({text})"),
+        When::Report(condition) => format!("{{metric}} of {{service}}/{{instance}} is {{value}} ({condition})"),
     }
 }

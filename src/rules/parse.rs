@@ -41,6 +41,26 @@ const MAX_WINDOW: Duration = Duration::from_secs(86_400);
 const MAX_DEPTH: usize = 32;
 /// Words that are no bare metric names, besides the functions.
 const KEYWORDS: [&str; 4] = ["and", "or", "not", "absent"];
+const ABSENT_ALONE: &str = "absent() stands alone: give what is beside it a rule of its own";
+/// Words that people and other systems have for our functions.
+const ALIASES: [(&str, &str); 16] = [
+    ("average", "avg"),
+    ("mean", "avg"),
+    ("avg_over_time", "avg"),
+    ("minimum", "min"),
+    ("min_over_time", "min"),
+    ("maximum", "max"),
+    ("max_over_time", "max"),
+    ("total", "sum"),
+    ("sum_over_time", "sum"),
+    ("number", "count"),
+    ("count_over_time", "count"),
+    ("deviation", "stddev"),
+    ("stddev_over_time", "stddev"),
+    ("irate", "rate"),
+    ("nodata", "absent"),
+    ("absent_over_time", "absent"),
+];
 /// What other languages write, and what is written here.
 const FOREIGN: [(&str, &str); 9] = [
     ("=>", ">="),
@@ -151,7 +171,11 @@ impl Piece<'_> {
         match self.what {
             What::Value(term) => Ok(term),
             What::Truth(condition) => {
-                fault(self.offset, format!("expected a metric or a number, found the condition `{condition}`"))
+                let condition = condition.to_string();
+                fault(
+                    self.offset,
+                    format!("expected a metric or a number, found the condition `{}`", shown(&condition)),
+                )
             }
         }
     }
@@ -195,7 +219,7 @@ fn absent(input: &mut Input<'_>) -> Parsed<When> {
     };
     symbol(input, ")", "`)`")?;
     if matches!(next_word(input), Some("and" | "or")) {
-        return fault(input.current_token_start(), "absent() stands alone: give what is beside it a rule of its own");
+        return fault(input.current_token_start(), ABSENT_ALONE);
     }
     Ok(when)
 }
@@ -332,6 +356,7 @@ fn factor<'a>(input: &mut Input<'a>) -> Parsed<Piece<'a>> {
             let name = next_word(input).unwrap_or_default();
             match function(name) {
                 Some(function) => Term::Window(call(input, function)?),
+                None if name == "absent" && calls(input, name) => return fault(offset, ABSENT_ALONE),
                 None if !is_keyword(name) && calls(input, name) => return unknown_function(offset, name),
                 None => Term::Metric(metric(input)?.as_str().into()),
             }
@@ -348,8 +373,14 @@ fn calls(input: &Input<'_>, name: &str) -> bool {
 
 fn unknown_function<T>(offset: usize, name: &str) -> Parsed<T> {
     let known = Function::NAMES.map(|(name, _)| name);
-    let hint = match nearest(name, known.into_iter().chain(["absent", "not"])) {
-        Some(near) => format!("did you mean `{near}`?"),
+    let words = known.into_iter().chain(["absent", "not"]).map(|word| (word, word)).chain(ALIASES);
+    let meant = nearest(name, words.clone().map(|(word, _)| word)).or_else(|| {
+        // An alias written as it is in the list is no near miss of itself.
+        ALIASES.into_iter().find_map(|(alias, _)| (alias == name).then_some(alias))
+    });
+    let meant = meant.and_then(|word| words.clone().find(|(known, _)| *known == word));
+    let hint = match meant {
+        Some((_, near)) => format!("did you mean `{near}`?"),
         None => format!("there are {}", known.join(", ")),
     };
     fault(offset, format!("unknown function `{}`: {hint}", shown(name)))

@@ -12,7 +12,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let (distance, candidate) =
         candidates.into_iter().map(|c| (distance(&c), c)).min_by_key(|(distance, _)| *distance)?;
     let most = (word.chars().count().max(candidate.chars().count()) / 3).max(1);
-    (distance <= most && distance > 0).then_some(candidate)
+    (distance <= most && word != candidate).then_some(candidate)
 }
 
 /// The well-known metric that an unknown one is probably a misspelling of.
@@ -34,6 +34,8 @@ mod tests {
         assert_eq!(misspelt_metric("queue_length"), None);
         assert_eq!(misspelt_metric("load"), None);
         assert_eq!(nearest("averge", ["avg", "max"]), None);
+        assert_eq!(nearest("Avg", ["avg", "max"]), Some("avg"));
+        assert_eq!(nearest("avg", ["avg", "max"]), None);
         assert_eq!(nearest("sdtdev", ["avg", "stddev"]), Some("stddev"));
         assert_eq!(nearest("serverity", ["severity", "services"]), Some("severity"));
     }

@@ -63,8 +63,10 @@ impl Summary {
     }
 }
 
-/// A number as people read it: at most four decimals, none when it is whole.
+/// A number as people read it: at most four decimals, none when it is whole, no sign when it is zero.
 fn push_number(out: &mut String, number: f64) {
+    // Turns -0 into 0. The journal does not tell them apart, and a restart is not to change what an alert says.
+    let number = number + 0.0;
     let tiny = number != 0.0 && number.abs() < 1e-3;
     let shown = if tiny { format!("{number:e}") } else { format!("{number:.4}") };
     let trimmed = if tiny { &shown } else { shown.trim_end_matches('0').trim_end_matches('.') };

@@ -1,12 +1,16 @@
 //! The rules by themselves: timelines, files, and the engine against a reference that was written apart from it.
 
-mod cases;
+// The cases are for restarts and lanes as well.
+pub(crate) mod cases;
 mod cost;
 mod files;
-mod language;
-mod play;
+mod fuzz;
+pub(crate) mod language;
+mod parse;
+pub(crate) mod play;
 mod property;
 mod read;
 mod reference;
 mod timelines;
 mod write;
+mod written;

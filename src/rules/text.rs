@@ -60,14 +60,15 @@ impl Display for Condition {
             }
             Ok(())
         };
+        // `and` in `and`, and `or` in `or`, mean the same with parentheses and without.
         match self {
             Self::Compare(comparison) => comparison.fmt(f),
             Self::Not(condition) => {
                 f.write_str("not ")?;
                 write_in(f, condition, !matches!(**condition, Self::Not(_)))
             }
-            Self::All(conditions) => list(f, conditions, "and", |c| matches!(c, Self::All(_) | Self::Any(_))),
-            Self::Any(conditions) => list(f, conditions, "or", |c| matches!(c, Self::Any(_))),
+            Self::All(conditions) => list(f, conditions, "and", |c| matches!(c, Self::Any(_))),
+            Self::Any(conditions) => list(f, conditions, "or", |_| false),
         }
     }
 }

@@ -24,17 +24,17 @@ const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 
 /// Everything the language has, on clocks that mostly go forward.
-pub(super) fn case() -> impl Strategy<Value = Case> {
+pub(crate) fn case() -> impl Strategy<Value = Case> {
     cases(condition(any_comparison().boxed()), 1..5, mostly_forward())
 }
 
 /// Every comparison looks at a window.
-pub(super) fn window_case() -> impl Strategy<Value = Case> {
+pub(crate) fn window_case() -> impl Strategy<Value = Case> {
     cases(condition(window_comparison().boxed()), 1..3, mostly_forward())
 }
 
 /// Simple conditions on clocks that step to and fro.
-pub(super) fn clock_case() -> impl Strategy<Value = Case> {
+pub(crate) fn clock_case() -> impl Strategy<Value = Case> {
     let comparison = prop_oneof![3 => metric_comparison(), 1 => window_comparison()];
     cases(comparison.prop_map(Condition::Compare), 1..3, to_and_fro())
 }

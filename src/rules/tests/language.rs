@@ -7,34 +7,34 @@ use std::time::Duration;
 
 /// The rules, and what one instance reported, in order of arrival.
 #[derive(Clone, Debug)]
-pub(super) struct Case {
-    pub(super) rules: Vec<RuleSpec>,
-    pub(super) reports: Vec<Report>,
+pub(crate) struct Case {
+    pub(crate) rules: Vec<RuleSpec>,
+    pub(crate) reports: Vec<Report>,
     /// How fancifully the rule file is written; 0: plainly, which is what a failing case shrinks to.
-    pub(super) style: u64,
+    pub(crate) style: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct RuleSpec {
-    pub(super) name: String,
-    pub(super) when: Condition,
-    pub(super) r#for: Duration,
-    pub(super) keep_firing_for: Duration,
-    pub(super) clear: Option<Condition>,
+pub(crate) struct RuleSpec {
+    pub(crate) name: String,
+    pub(crate) when: Condition,
+    pub(crate) r#for: Duration,
+    pub(crate) keep_firing_for: Duration,
+    pub(crate) clear: Option<Condition>,
     /// `record = "every"` instead of `"episode"`.
-    pub(super) record_every: bool,
+    pub(crate) record_every: bool,
 }
 
 /// One report; each metric at most once.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Report {
+pub(crate) struct Report {
     /// The bare reading, in nanoseconds since 1970.
-    pub(super) at: i64,
-    pub(super) metrics: Vec<(String, f64)>,
+    pub(crate) at: i64,
+    pub(crate) metrics: Vec<(String, f64)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Condition {
+pub(crate) enum Condition {
     Compare(Comparison),
     And(Box<Condition>, Box<Condition>),
     Or(Box<Condition>, Box<Condition>),
@@ -42,14 +42,14 @@ pub(super) enum Condition {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Comparison {
-    pub(super) left: Term,
-    pub(super) comparator: Comparator,
-    pub(super) right: Term,
+pub(crate) struct Comparison {
+    pub(crate) left: Term,
+    pub(crate) comparator: Comparator,
+    pub(crate) right: Term,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Comparator {
+pub(crate) enum Comparator {
     Above,
     AtLeast,
     Below,
@@ -59,7 +59,7 @@ pub(super) enum Comparator {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Term {
+pub(crate) enum Term {
     Metric(String),
     /// Never negative: the language has a minus, but its numbers have no sign.
     Number(f64),
@@ -69,7 +69,7 @@ pub(super) enum Term {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operator {
+pub(crate) enum Operator {
     Plus,
     Minus,
     Times,
@@ -77,7 +77,7 @@ pub(super) enum Operator {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Function {
+pub(crate) enum Function {
     Avg,
     Min,
     Max,
@@ -91,7 +91,7 @@ pub(super) enum Function {
 
 impl Comparator {
     /// Every comparator as it is written.
-    pub(super) const SIGNS: [(&'static str, Self); 6] = [
+    pub(crate) const SIGNS: [(&'static str, Self); 6] = [
         (">", Self::Above),
         (">=", Self::AtLeast),
         ("<", Self::Below),
@@ -103,13 +103,13 @@ impl Comparator {
 
 impl Operator {
     /// Every operator as it is written.
-    pub(super) const SIGNS: [(&'static str, Self); 4] =
+    pub(crate) const SIGNS: [(&'static str, Self); 4] =
         [("+", Self::Plus), ("-", Self::Minus), ("*", Self::Times), ("/", Self::Over)];
 }
 
 impl Function {
     /// Every function as it is written.
-    pub(super) const NAMES: [(&'static str, Self); 9] = [
+    pub(crate) const NAMES: [(&'static str, Self); 9] = [
         ("avg", Self::Avg),
         ("min", Self::Min),
         ("max", Self::Max),
@@ -123,19 +123,19 @@ impl Function {
 }
 
 /// How one of the words above is written.
-pub(super) fn word_of<T: PartialEq>(words: &[(&'static str, T)], wanted: &T) -> &'static str {
+pub(crate) fn word_of<T: PartialEq>(words: &[(&'static str, T)], wanted: &T) -> &'static str {
     words.iter().find(|(_, meaning)| meaning == wanted).map(|(word, _)| *word).expect("every meaning has a word")
 }
 
 impl Report {
-    pub(super) fn reading(&self, metric: &str) -> Option<f64> {
+    pub(crate) fn reading(&self, metric: &str) -> Option<f64> {
         self.metrics.iter().find(|(name, _)| name == metric).map(|(_, value)| *value)
     }
 }
 
 impl Condition {
     /// The comparisons in the order of the text.
-    pub(super) fn comparisons(&self) -> Vec<&Comparison> {
+    pub(crate) fn comparisons(&self) -> Vec<&Comparison> {
         match self {
             Self::Compare(comparison) => vec![comparison],
             Self::And(left, right) | Self::Or(left, right) => [left.comparisons(), right.comparisons()].concat(),
@@ -144,14 +144,14 @@ impl Condition {
     }
 
     /// The window functions in the order of the text: function, metric, width.
-    pub(super) fn windows(&self) -> Vec<(Function, &str, Duration)> {
+    pub(crate) fn windows(&self) -> Vec<(Function, &str, Duration)> {
         self.comparisons().iter().flat_map(|c| [c.left.windows(), c.right.windows()].concat()).collect()
     }
 }
 
 impl Term {
     /// The metric that is named first.
-    pub(super) fn first_metric(&self) -> Option<&str> {
+    pub(crate) fn first_metric(&self) -> Option<&str> {
         match self {
             Self::Metric(name) | Self::Window(_, name, _) => Some(name),
             Self::Number(_) => None,

@@ -1,23 +1,24 @@
 //! Plays a timeline: reports in, events out.
 //!
 //! A timeline is words. `10s:95` is a report read 10 s after the start with a cpu_percent of 95, `10s:a=1,d/e=2` one with
-//! these metrics, `10s:` one without any. `10s@70s:95` was read at 10 s and arrived at 70 s. A time may be negative.
+//! these metrics, `10s:` one without any. `10s@70s:95` was read at 10 s and arrived at 70 s. A time may be negative, and
+//! a nanosecond more or less: `10s+1ns`, `10s-1ns`.
 
 use std::{sync::Arc, time::Duration};
 
 use expect_test::Expect;
 
 use crate::{
-    model::{Event, EventKind, InstanceKey, Name, Timestamp},
-    rules::{Hush, Progress, Reading, RuleSet, evaluate, look, parse_file},
+    model::{Alert, Event, EventKind, InstanceKey, Name, Timestamp},
+    rules::{Facts, Hush, Progress, Reading, Rule, RuleSet, Truth, evaluate, look, parse_file},
     units::parse_duration,
 };
 
 /// When timelines start.
-pub(super) const START: Timestamp = Timestamp::from_nanos(1_800_000_000_000_000_000);
+pub(crate) const START: Timestamp = Timestamp::from_nanos(1_800_000_000_000_000_000);
 
 /// The rules of a file.
-pub(super) fn rules(text: &str) -> RuleSet {
+pub(crate) fn rules(text: &str) -> RuleSet {
     let rules = parse_file(text, None).unwrap_or_else(|err| panic!("{err}\n{text}")).expect("with rules");
     RuleSet::new(rules, "test".to_owned())
 }
@@ -31,9 +32,9 @@ pub(super) fn rule(fields: &str) -> RuleSet {
 pub(super) struct Player {
     pub(super) progress: Progress,
     pub(super) rules: RuleSet,
-    key: Arc<InstanceKey>,
+    pub(super) key: Arc<InstanceKey>,
     sequence: u64,
-    events: Vec<String>,
+    events: Vec<(String, Event)>,
 }
 
 impl Player {
@@ -81,22 +82,42 @@ impl Player {
     }
 
     /// The instance has been silent, and its reports have lacked some metric, for so long.
-    pub(super) fn silent(mut self, at: &str, silent: &str, lacking: Option<&str>) -> Self {
+    pub(super) fn silent(self, at: &str, silent: &str, lacking: Option<&str>) -> Self {
         let lacking = |_: &str| lacking.map(duration);
         let hush = Hush { silent: duration(silent), patience: Duration::from_secs(30), lacking: &lacking };
-        let outcome = look(&self.progress, &self.key, Some(hush), time(at));
+        self.look(at, Some(hush))
+    }
+
+    /// Somebody looks at an instance whose silence means nothing: it has left, or was never heard enough.
+    pub(super) fn unheeded(self, at: &str) -> Self {
+        self.look(at, None)
+    }
+
+    fn look(mut self, at: &str, hush: Option<Hush<'_>>) -> Self {
+        let outcome = look(&self.progress, &self.key, hush, time(at));
         let events = self.progress.apply_look(outcome, time(at));
         self.note(at, &events);
         self
     }
 
     fn note(&mut self, at: &str, events: &[Event]) {
-        self.events.extend(events.iter().map(|event| format!("{at} {}", told(event))));
+        self.events.extend(events.iter().map(|event| (at.to_owned(), event.clone())));
     }
 
     /// What has happened, an event a line.
     pub(super) fn told(&self) -> String {
-        self.events.join("\n")
+        let lines: Vec<_> = self.events.iter().map(|(at, event)| format!("{at} {}", told(event))).collect();
+        lines.join("\n")
+    }
+
+    /// The alerts as they were behind each event of this kind.
+    pub(super) fn alerts_of(&self, kind: EventKind) -> Vec<Arc<Alert>> {
+        self.events.iter().filter(|(_, event)| event.kind == kind).map(|(_, event)| event.alert.clone()).collect()
+    }
+
+    /// The alerts as they were behind each event.
+    pub(super) fn alerts(&self) -> Vec<Arc<Alert>> {
+        self.events.iter().map(|(_, event)| event.alert.clone()).collect()
     }
 }
 
@@ -126,12 +147,49 @@ pub(super) fn check(fields: &str, timeline: &str, expected: &Expect) {
     expected.assert_eq(&play(rule(fields), timeline));
 }
 
+/// What each report of a timeline answers to a condition: `T`rue, `F`alse or `?`.
+pub(super) fn asked(when: &str, timeline: &str) -> String {
+    let mut player = Player::new(rule(&format!("when = '{when}'")));
+    let rule = player.rules.rules[0].clone();
+    let answer = |step: &str| {
+        let (at, values) = step.split_once(':').expect("time:values");
+        let (at, metrics) = (time(at), readings(values));
+        let (_, now) = player.progress.clock.after(at);
+        let before = rule.when.ask(&facts(&player.progress, &rule, &metrics, now, false));
+        player.report(at, at, &metrics);
+        let after = rule.when.ask(&facts(&player.progress, &rule, &metrics, now, true));
+        assert_eq!(before, after, "{when}: the report counts once, whether its windows have it yet or not");
+        match before {
+            Truth::True => 'T',
+            Truth::False => 'F',
+            Truth::Unknown => '?',
+        }
+    };
+    timeline.split_whitespace().map(answer).collect()
+}
+
+fn facts<'a>(
+    progress: &'a Progress,
+    rule: &Rule,
+    metrics: &'a [(Name, f64)],
+    now: Timestamp,
+    taken: bool,
+) -> Facts<'a> {
+    Facts { metrics, series: &progress.series, taken, generation: rule.generation, now }
+}
+
 /// So long after the start; before it with a `-`.
 pub(super) fn time(text: &str) -> Timestamp {
-    match text.strip_prefix('-') {
+    let (text, nudge) = match (text.strip_suffix("+1ns"), text.strip_suffix("-1ns")) {
+        (Some(text), _) => (text, 1),
+        (None, Some(text)) => (text, -1),
+        (None, None) => (text, 0),
+    };
+    let time = match text.strip_prefix('-') {
         Some(before) => START.minus(duration(before)),
         None => START.plus(duration(text)),
-    }
+    };
+    time.shifted(nudge)
 }
 
 fn duration(text: &str) -> Duration {

@@ -12,7 +12,7 @@ use super::{
 
 impl Case {
     /// The rule file.
-    pub(super) fn toml(&self) -> String {
+    pub(crate) fn toml(&self) -> String {
         let mut whims = Whims(self.style);
         self.rules.iter().map(|rule| rule_text(rule, &mut whims)).collect()
     }
