@@ -42,24 +42,17 @@ const MAX_DEPTH: usize = 32;
 /// Words that are no bare metric names, besides the functions.
 const KEYWORDS: [&str; 4] = ["and", "or", "not", "absent"];
 const ABSENT_ALONE: &str = "absent() stands alone: give what is beside it a rule of its own";
-/// Words that people and other systems have for our functions.
-const ALIASES: [(&str, &str); 16] = [
+/// Words that people have for our functions.
+const ALIASES: [(&str, &str); 9] = [
     ("average", "avg"),
     ("mean", "avg"),
-    ("avg_over_time", "avg"),
     ("minimum", "min"),
-    ("min_over_time", "min"),
     ("maximum", "max"),
-    ("max_over_time", "max"),
     ("total", "sum"),
-    ("sum_over_time", "sum"),
     ("number", "count"),
-    ("count_over_time", "count"),
     ("deviation", "stddev"),
-    ("stddev_over_time", "stddev"),
     ("irate", "rate"),
     ("nodata", "absent"),
-    ("absent_over_time", "absent"),
 ];
 /// What other languages write, and what is written here.
 const FOREIGN: [(&str, &str); 9] = [
@@ -373,11 +366,11 @@ fn calls(input: &Input<'_>, name: &str) -> bool {
 
 fn unknown_function<T>(offset: usize, name: &str) -> Parsed<T> {
     let known = Function::NAMES.map(|(name, _)| name);
+    // Prometheus's names end so.
+    let word = name.strip_suffix("_over_time").unwrap_or(name);
     let words = known.into_iter().chain(["absent", "not"]).map(|word| (word, word)).chain(ALIASES);
-    let meant = nearest(name, words.clone().map(|(word, _)| word)).or_else(|| {
-        // An alias written as it is in the list is no near miss of itself.
-        ALIASES.into_iter().find_map(|(alias, _)| (alias == name).then_some(alias))
-    });
+    let is_one = words.clone().map(|(known, _)| known).find(|known| *known == word);
+    let meant = is_one.or_else(|| nearest(word, words.clone().map(|(known, _)| known)));
     let meant = meant.and_then(|word| words.clone().find(|(known, _)| *known == word));
     let hint = match meant {
         Some((_, near)) => format!("did you mean `{near}`?"),

@@ -231,12 +231,16 @@ fn windows_and_functions_are_told_what_they_lack() {
     expect![[r#"
         averge(cpu, 5m) > 1
           column 9: when: unknown function `averge`: did you mean `avg`?
+        mean(cpu, 5m) > 1
+          column 9: when: unknown function `mean`: did you mean `avg`?
+        avg_over_time(cpu, 5m) > 1
+          column 9: when: unknown function `avg_over_time`: did you mean `avg`?
         stdev(cpu, 5m) > 1
           column 9: when: unknown function `stdev`: did you mean `stddev`?
         Avg(cpu, 5m) > 1
           column 9: when: unknown function `Avg`: did you mean `avg`?
         quantile_over_time(cpu, 5m) > 1
-          column 9: when: unknown function `quantile_over_time`: did you mean `count`?
+          column 9: when: unknown function `quantile_over_time`: there are avg, min, max, sum, count, stddev, rate, increase, delta
         rate(cpu_percent) > 1
           column 25: when: expected `,` and a window such as `5m`, found `)`
         rate() > 1
@@ -274,6 +278,8 @@ fn windows_and_functions_are_told_what_they_lack() {
         avg a > 1
           column 9: when: `avg` is a function: write avg(metric, 5m), or `avg` in backquotes if it is a metric"#]].assert_eq(&told(&[
         "averge(cpu, 5m) > 1",
+        "mean(cpu, 5m) > 1",
+        "avg_over_time(cpu, 5m) > 1",
         "stdev(cpu, 5m) > 1",
         "Avg(cpu, 5m) > 1",
         "quantile_over_time(cpu, 5m) > 1",
