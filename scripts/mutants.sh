@@ -34,7 +34,7 @@ version() { # CRATE: its line in our Cargo.toml
     printf '[dependencies]\ngopherwatch-proto = { path = "%s/proto" }\n' "$root"
     for crate in foldhash globset jiff parking_lot serde serde_json smallvec strsim toml uuid winnow; do version "$crate"; done
     printf 'thiserror = "2"\n\n[dev-dependencies]\n'
-    for crate in expect-test proptest; do version "$crate"; done
+    for crate in allocation-counter expect-test proptest; do version "$crate"; done
 } >"$folder/Cargo.toml"
 
 cd "$folder"

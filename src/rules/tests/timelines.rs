@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use expect_test::expect;
 
-use super::play::{check, play, rule};
+use super::play::{check, play, rule, rules};
 use crate::{
     model::{Alert, InstanceKey, Timestamp},
     rules::{Progress, Reading, Record, RuleSet, evaluate},
@@ -25,6 +25,11 @@ fn alert(rules: &RuleSet, change: impl FnOnce(&mut Reading<'_>)) -> Arc<Alert> {
 
 /// The same for an instance that has had so many counted raises.
 fn alert_after(rules: &RuleSet, raises: u64, change: impl FnOnce(&mut Reading<'_>)) -> Arc<Alert> {
+    outcome_of(rules, raises, change).firing[0].alert.clone()
+}
+
+/// What a report of cpu_percent leaves of such an instance.
+fn outcome_of(rules: &RuleSet, raises: u64, change: impl FnOnce(&mut Reading<'_>)) -> Progress {
     let key = Arc::new(InstanceKey::new("web", "a"));
     let at = Timestamp::from_nanos(1_800_000_000_000_000_000);
     let metrics = [("cpu_percent".into(), 97.123_456)];
@@ -42,7 +47,14 @@ fn alert_after(rules: &RuleSet, raises: u64, change: impl FnOnce(&mut Reading<'_
     let mut progress = Progress::new(rules.plan(&key));
     progress.raises = raises;
     let outcome = evaluate(&progress, &reading);
-    progress.apply(outcome, &metrics, reading.received_at)[0].alert.clone()
+    progress.apply(outcome, &metrics, reading.received_at);
+    progress
+}
+
+/// Rules of these fields.
+fn rules_of(fields: &[&str]) -> RuleSet {
+    let rule = |(n, fields): (usize, &&str)| format!("[[rules]]\nname = \"rule-{n}\"\n{fields}\n");
+    rules(&fields.iter().enumerate().map(rule).collect::<String>())
 }
 
 #[test]
@@ -116,6 +128,10 @@ fn unnumbered_reports_raise_under_ids_of_their_own() {
     let rules = rule(r#"when = "cpu_percent > 90""#);
     let id = |raises, sequence| alert_after(&rules, raises, |reading| reading.sequence = sequence).alert_id;
     assert_ne!(id(0, 0), id(1, 0));
+    assert_ne!(id(1, 0), id(2, 0), "the count goes on by one, from wherever it is");
+    let both = rules_of(&[r#"when = "cpu_percent > 90""#, r#"when = "cpu_percent > 91""#]);
+    let counted = outcome_of(&both, 7, |reading| reading.sequence = 0);
+    assert_eq!(counted.raises, 9, "each raise of a report is one more");
     assert_eq!(id(0, 5), id(1, 5), "a numbered report raises the same alert however often it is sent");
 }
 
