@@ -8,11 +8,16 @@ use crate::{
 
 /// How often one report takes memory, and how much, when it is evaluated and applied.
 fn allocations(text: &str, metrics: &str) -> (u64, u64) {
+    allocations_after(text, metrics, metrics)
+}
+
+/// The same after reports with other readings.
+fn allocations_after(text: &str, before: &str, metrics: &str) -> (u64, u64) {
     let mut player = Player::new(rules(text));
-    let metrics = readings(metrics);
     for seconds in 0..3 {
-        player.report(START.shifted(seconds), START, &metrics);
+        player.report(START.shifted(seconds), START, &readings(before));
     }
+    let metrics = readings(metrics);
     let at: Timestamp = START.shifted(9);
     let key = std::sync::Arc::new(crate::model::InstanceKey::new("web", "a"));
     let reading = Reading {
@@ -40,6 +45,8 @@ fn a_plain_threshold_is_evaluated_without_taking_memory() {
     assert_eq!(allocations(rules, "cpu_percent=5,memory_percent=7,load_1m=1"), (0, 0), "nothing fires");
     assert_eq!(allocations(rules, "cpu_percent=60,memory_percent=7,load_1m=1"), (0, 0), "one fires already");
     assert_eq!(allocations(rules, "memory_percent=7"), (0, 0), "and one is unknown");
+    let between = allocations_after(rules, "cpu_percent=60", "cpu_percent=30");
+    assert_eq!(between, (0, 0), "it fires, is no longer true, and is not clear either");
 }
 
 #[test]
