@@ -194,6 +194,9 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
+    /// Where the rules of a server without a rule file come from.
+    pub const BUILT_IN: &str = "built-in";
+
     /// The rules that a file gave, none of which was ever in force.
     pub fn new(rules: Vec<Rule>, source: String) -> Self {
         let placed = rules.into_iter().enumerate().map(|(place, rule)| Arc::new(Rule { place, ..rule }));
@@ -218,7 +221,7 @@ impl RuleSet {
     /// The rules of a server without a rule file: `cpu-high`, `memory-high` and `silent`.
     pub fn built_in(record: Option<Record>) -> Self {
         let rules = parse_file(BUILT_IN, record).expect("the built-in rules are valid, which a test shows");
-        Self::new(rules.unwrap_or_default(), "built-in".to_owned())
+        Self::new(rules.unwrap_or_default(), Self::BUILT_IN.to_owned())
     }
 
     /// What is to be remembered of the rules for the next load.

@@ -47,21 +47,25 @@ pub(super) enum Seen {
 pub(super) struct Watch {
     /// What was told last; `None`: the next version at rest is news, whichever it is.
     told: Option<Option<Look>>,
-    /// What the last look found.
-    last: Option<Option<Look>>,
+    /// What the last look found, and how many looks in a row.
+    last: (Option<Option<Look>>, u32),
+    /// How many looks in a row find the same in a file at rest.
+    n_at_rest: u32,
 }
 
 impl Watch {
     /// The first version at rest is news: the file may have changed since it was read. Where there is no file, there
     /// is no news until one appears.
-    pub(super) fn starting(found: Option<Look>) -> Self {
-        Self { told: found.is_none().then_some(None), last: None }
+    pub(super) fn starting(found: Option<Look>, n_at_rest: u32) -> Self {
+        Self { told: found.is_none().then_some(None), last: (None, 0), n_at_rest }
     }
 
-    /// Takes a look into account. A file is at rest when two looks agree, so that one half-written is not taken.
+    /// Takes a look into account. A file is at rest when several looks in a row agree, so that one half-written is not
+    /// taken.
     pub(super) fn see(&mut self, found: Option<Look>) -> Seen {
-        let at_rest = self.last.replace(found) == Some(found);
-        if !at_rest || self.told == Some(found) {
+        let n_same = if self.last.0 == Some(found) { self.last.1.saturating_add(1) } else { 1 };
+        self.last = (Some(found), n_same);
+        if n_same < self.n_at_rest || self.told == Some(found) {
             return Seen::Nothing;
         }
         self.told = Some(found);
@@ -86,7 +90,7 @@ mod tests {
 
     /// What the watch makes of these looks, one letter each: `.` nothing, `C` changed, `G` gone.
     fn check(first: Option<Look>, looks: &[Option<Look>], expected: &str) {
-        let mut watch = Watch::starting(first);
+        let mut watch = Watch::starting(first, 2);
         let seen: String = looks
             .iter()
             .map(|look| match watch.see(*look) {
@@ -103,6 +107,15 @@ mod tests {
     #[test]
     fn a_version_is_told_once_when_two_looks_agree() {
         check(version(1), &[version(1), version(1), version(1), version(2), version(2), version(2)], ".C..C.");
+    }
+
+    #[test]
+    fn a_pause_of_whoever_writes_is_no_rest() {
+        let mut watch = Watch::starting(version(1), 5);
+        let looks = [1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3];
+        let seen: Vec<_> = looks.iter().map(|n| watch.see(version(*n)) == Seen::Changed).collect();
+        assert_eq!(seen.iter().filter(|seen| **seen).count(), 2);
+        assert!(seen[4] && seen[13], "{seen:?}");
     }
 
     #[test]
@@ -128,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_came_to_nothing_is_told_again() {
-        let mut watch = Watch::starting(version(1));
+        let mut watch = Watch::starting(version(1), 2);
         assert_eq!((watch.see(version(1)), watch.see(version(1))), (Seen::Nothing, Seen::Changed));
         watch.unsettle();
         assert_eq!((watch.see(version(1)), watch.see(version(1))), (Seen::Changed, Seen::Nothing));

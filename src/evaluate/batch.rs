@@ -145,8 +145,12 @@ impl Work<'_> {
             tally.rejected += 1;
             *part.done.rejected.entry(why).or_default() += 1;
         };
+        let epoch = chunk.stream.epoch;
+        let judge = |instance: &InstanceState| instance.marks.judge(epoch, report.sequence, report.wire_time);
         let instance = match shard.get_mut(&item.key) {
             Some(instance) if instance.is_shown() => instance,
+            // What it sent before it was forgotten does not bring it back.
+            Some(instance) if judge(instance) == Numbering::Duplicate => instance,
             Some(instance) if self.state.try_add_instance() => {
                 instance.come_back(self.now);
                 instance
@@ -161,19 +165,18 @@ impl Work<'_> {
             Some(_) | None => return reject(Rejection::InstanceCap, tally),
         };
         instance.last_seen = chunk.received_at;
-        if instance.metrics.len() + report.metrics.len() > MAX_METRICS
-            && instance.n_metrics_with(&report.metrics) > MAX_METRICS
-        {
-            instance.silence.heard_sign(self.now);
-            return reject(Rejection::MetricCap, tally);
-        }
-        let epoch = chunk.stream.epoch;
-        let numbering = instance.marks.judge(epoch, report.sequence, report.wire_time);
+        let numbering = judge(instance);
         if numbering == Numbering::Duplicate {
             instance.silence.heard_sign(self.now);
             tally.duplicates += 1;
             tally.last = Some((item.place, instance.marks.of(epoch)));
             return;
+        }
+        if instance.metrics.len() + report.metrics.len() > MAX_METRICS
+            && instance.n_metrics_with(&report.metrics) > MAX_METRICS
+        {
+            instance.silence.heard_sign(self.now);
+            return reject(Rejection::MetricCap, tally);
         }
         if numbering == Numbering::Anew {
             part.done.restarted.push(item.key.clone());

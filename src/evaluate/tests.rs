@@ -252,6 +252,11 @@ fn an_instance_that_comes_back_is_armed_anew_and_keeps_its_marks() {
     }
     look(&fixture, options, Instant::now(), 3_600);
     assert_eq!(fixture.state.n_instances(), 0);
+    let resent = fixture.send(1, &[(&web, 5, 5.0)]);
+    while fixture.stats.queued.get() > 0 {
+        thread::yield_now();
+    }
+    assert_eq!((resent.summary().duplicates, fixture.state.n_instances()), (1, 0), "what it sent before is no news");
     let again = fixture.send(1, &[(&web, 5, 5.0), (&web, 6, 5.0)]);
     fixture.end();
     assert_eq!((again.summary().duplicates, again.summary().accepted), (1, 1));

@@ -146,6 +146,7 @@ fn beside(rule: &Rule, key: &InstanceKey) -> Explanation {
         Ok(()) => (Reason::AwaitingReport, "the rule is coming into force just now".to_owned()),
     };
     Explanation {
+        state: "ok",
         reason,
         steps: vec![("match", sentence.clone())],
         sentence,
@@ -156,12 +157,7 @@ fn beside(rule: &Rule, key: &InstanceKey) -> Explanation {
 }
 
 fn view<'a>(rule: &'a Rule, explanation: &'a Explanation) -> RuleView<'a> {
-    let Explanation { reason, sentence, steps, comparisons, pending_since, clear_since } = explanation;
-    let state = match reason {
-        Reason::Firing | Reason::Clearing | Reason::NotClear | Reason::ClearUnknown | Reason::FiringSilent => "firing",
-        Reason::Pending => "pending",
-        _ => "ok",
-    };
+    let Explanation { state, reason, sentence, steps, comparisons, pending_since, clear_since } = explanation;
     RuleView {
         rule: &rule.name,
         severity: rule.severity.as_str(),

@@ -28,6 +28,12 @@ impl Clock {
         };
         (Self { latest: Some(now), offset_nanos }, now)
     }
+
+    /// What the agent's clock, as it stands now, shows at this evaluation time.
+    #[must_use]
+    pub fn bare(self, time: Timestamp) -> Timestamp {
+        time.shifted(self.offset_nanos.saturating_neg())
+    }
 }
 
 #[cfg(test)]

@@ -167,10 +167,13 @@ impl<'a> Report<'a> {
         let window = subject.sides().0.first_window()?;
         let current = self.reading.metrics.iter().find(|(name, _)| *name == window.metric).map(|(_, value)| *value);
         let of_rule = |s: &&super::Series| s.generation == rule.generation && s.metric == window.metric;
-        Some(match self.progress.series.iter().find(of_rule) {
+        let mut points = match self.progress.series.iter().find(of_rule) {
             Some(series) => series.evidence(window.span, self.now, current, MAX_EVIDENCE),
             None => current.map(|value| EvidencePoint { at: self.now, value }).into_iter().collect(),
-        })
+        };
+        // By the agent's clock as it stands now, as the row's own times are.
+        points.iter_mut().for_each(|point| point.at = self.outcome.clock.bare(point.at));
+        Some(points)
     }
 
     fn facts(&self, rule: &Rule) -> Facts<'_> {

@@ -49,7 +49,7 @@ reasons! {
     FiringSilent = "firing_silent",
     /// Its condition is true, but not for as long as `for` says.
     Pending = "pending",
-    /// Its condition is true by the last report, which came before the rule did.
+    /// It would fire, or resolve, by the last report, which came before the rule did.
     AwaitingReport = "awaiting_report",
     /// Its condition is false.
     ConditionFalse = "condition_false",
@@ -122,6 +122,8 @@ pub struct Compared {
 /// Why a rule fires, or why it does not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
+    /// `firing`, `pending` or `ok`.
+    pub state: &'static str,
     /// The situation.
     pub reason: Reason,
     /// The whole answer in a sentence.
@@ -130,9 +132,9 @@ pub struct Explanation {
     pub steps: Vec<(&'static str, String)>,
     /// The comparisons of its condition.
     pub comparisons: Vec<Compared>,
-    /// Since when its condition is true without firing, in evaluation time.
+    /// Since when its condition is true without firing, by the agent's clock as it stands now.
     pub pending_since: Option<Timestamp>,
-    /// Since when it is clear without resolving, in evaluation time.
+    /// Since when it is clear without resolving, by the same clock.
     pub clear_since: Option<Timestamp>,
 }
 
@@ -142,13 +144,20 @@ pub fn explain(progress: &Progress, place: usize, situation: &Situation<'_>) -> 
     let mut answer = Answer { progress, rule, place, situation, steps: Vec::new(), comparisons: Vec::new() };
     answer.steps.push(("match", "the rule looks at this instance".to_owned()));
     let (reason, sentence) = answer.reason();
+    let (steps, comparisons) = (answer.steps, answer.comparisons);
+    let (pending, firing) = (progress.pending_of(place), progress.firing_of(place));
     Explanation {
+        state: match (firing, pending) {
+            (Some(_), _) => "firing",
+            (None, Some(_)) => "pending",
+            (None, None) => "ok",
+        },
         reason,
         sentence,
-        steps: answer.steps,
-        comparisons: answer.comparisons,
-        pending_since: progress.pending_of(place).map(|pending| pending.since),
-        clear_since: progress.firing_of(place).and_then(|firing| firing.clear_since),
+        steps,
+        comparisons,
+        pending_since: pending.map(|pending| progress.clock.bare(pending.since)),
+        clear_since: firing.and_then(|firing| firing.clear_since).map(|since| progress.clock.bare(since)),
     }
 }
 
@@ -219,7 +228,8 @@ impl Answer<'_> {
             let sentence = "true by the last report, which came before the rule did: the next one is judged by it";
             return (Reason::AwaitingReport, sentence.to_owned());
         };
-        let (since, fires) = (pending.since, pending.since.plus(rule.r#for));
+        let since = self.progress.clock.bare(pending.since);
+        let fires = since.plus(rule.r#for);
         self.steps.push(("for", format!("true since {since}, `for` is {}", show_duration(rule.r#for))));
         (Reason::Pending, format!("true since {since}: it fires with the first true report read at {fires} or later"))
     }
@@ -230,11 +240,16 @@ impl Answer<'_> {
         let alert = &firing.alert;
         self.steps.push(("alert", format!("fires since {}: {}", alert.triggered_at, alert.summary)));
         if self.situation.stale || self.situation.left {
-            let sentence = format!("{heard}: the alert goes on firing until a report clears it");
+            let until = if self.situation.left { "it is 10 min that it left" } else { "the instance is forgotten" };
+            let sentence = format!("{heard}: the alert goes on firing until a report clears it, or until {until}");
             return (Reason::FiringSilent, sentence);
         }
         if truth == Truth::True {
-            return (Reason::Firing, format!("`{}` is true since {}", rule.when, alert.triggered_at));
+            let since = alert.triggered_at;
+            return (
+                Reason::Firing,
+                format!("`{}` is true by the last report; the alert fires since {since}", rule.when),
+            );
         }
         let (clear, text) = match &rule.clear {
             Some(clear) => (clear.ask(facts), clear.to_string()),
@@ -242,8 +257,12 @@ impl Answer<'_> {
         };
         self.steps.push(("clear", format!("`{text}` is {}", word(clear))));
         match (clear, firing.clear_since) {
-            (Truth::True, Some(since)) => self.clearing(since),
-            (Truth::Unknown, _) => {
+            (Truth::True | Truth::Unknown, Some(since)) => self.clearing(since),
+            (Truth::True, None) => {
+                let sentence = "clear by the last report, which came before the rule did: the next one is judged by it";
+                (Reason::AwaitingReport, sentence.to_owned())
+            }
+            (Truth::Unknown, None) => {
                 (Reason::ClearUnknown, format!("whether `{text}` is true is unknown by the last report"))
             }
             _ => (Reason::NotClear, format!("it resolves once `{text}` is true")),
@@ -252,6 +271,7 @@ impl Answer<'_> {
 
     fn clearing(&mut self, since: Timestamp) -> (Reason, String) {
         let keep = self.rule.keep_firing_for;
+        let since = self.progress.clock.bare(since);
         self.steps.push(("keep_firing_for", format!("clear since {since}, it is {}", show_duration(keep))));
         let until = since.plus(keep);
         (
@@ -316,10 +336,23 @@ impl Answer<'_> {
     }
 }
 
-/// The first comparison without an answer, and why it has none.
+/// The first comparison that leaves an unknown condition undecided: not one whose answer would change nothing.
+fn undecided<'a>(condition: &'a Condition, facts: &Facts<'_>) -> Option<&'a Comparison> {
+    if condition.ask(facts) != Truth::Unknown {
+        return None;
+    }
+    match condition {
+        Condition::Compare(comparison) => Some(comparison),
+        Condition::Not(condition) => undecided(condition, facts),
+        Condition::All(conditions) | Condition::Any(conditions) => {
+            conditions.iter().find_map(|condition| undecided(condition, facts))
+        }
+    }
+}
+
+/// Why a condition has no answer.
 fn unknown(condition: &Condition, facts: &Facts<'_>) -> (Reason, String) {
-    let comparisons = condition.comparisons();
-    let why = comparisons.iter().find_map(|comparison| comparison.ask(facts).err());
+    let why = undecided(condition, facts).and_then(|comparison| comparison.ask(facts).err());
     let reason = match why {
         Some(Unknown::Missing(_)) => Reason::MetricMissing,
         Some(Unknown::Empty(_)) => Reason::WindowEmpty,

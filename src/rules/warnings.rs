@@ -6,7 +6,7 @@ use gopherwatch_proto::WELL_KNOWN_METRICS;
 
 use super::{
     Globs, Location, Rule,
-    condition::Condition,
+    condition::{Comparator, Comparison, Condition},
     never::{is_within, why_comparison_never, why_never},
     suggest::misspelt_metric,
 };
@@ -128,7 +128,31 @@ fn never_clear(rule: &Rule, clear: &Condition) -> Option<String> {
                 .to_owned(),
         );
     }
+    if let Some(Condition::Compare(when)) = rule.when.condition()
+        && let Condition::Compare(clear) = clear
+        && same_direction(when, clear)
+    {
+        let sign = clear.comparator.sign();
+        return Some(format!(
+            "clear: it looks the same way as `when`: an alert whose value moves past both never resolves; did you mean \
+             the opposite of `{sign}`?"
+        ));
+    }
     never_in(clear).map(|part| format!("clear: {part}"))
+}
+
+/// Whether both hold one term against a number, and both look above it or both below it.
+fn same_direction(when: &Comparison, clear: &Comparison) -> bool {
+    let direction = |comparison: &Comparison| {
+        let up = match comparison.comparator {
+            Comparator::Above | Comparator::AtLeast => true,
+            Comparator::Below | Comparator::AtMost => false,
+            Comparator::Equal | Comparator::Unequal => return None,
+        };
+        let first = comparison.left.first_metric().is_some();
+        comparison.threshold().map(|_| up == first)
+    };
+    when.sides().0 == clear.sides().0 && direction(when).is_some() && direction(when) == direction(clear)
 }
 
 /// A comparison that says nothing in a condition that does.
@@ -380,10 +404,20 @@ mod tests {
         );
         check(
             r#"when = "x / y > 1"; clear = "x / y > 2""#,
-            &expect![
-                "line 3, column 9: rule `r`: no agent of GopherWatch sends `x` by itself: fine if a service of yours does"
-            ],
+            &expect![[r#"
+                line 3, column 9: rule `r`: no agent of GopherWatch sends `x` by itself: fine if a service of yours does
+                line 4, column 9: rule `r`: clear: it looks the same way as `when`: an alert whose value moves past both never resolves; did you mean the opposite of `>`?"#]],
         );
+    }
+
+    #[test]
+    fn a_clear_that_looks_the_same_way_as_when_is_told() {
+        let inverted = |clear: &str| {
+            let rule = format!("[[rules]]\nname = \"r\"\nwhen = \"cpu_percent > 90\"\nclear = \"{clear}\"");
+            found(&rule).iter().any(|warning| warning.message.contains("looks the same way"))
+        };
+        assert!(inverted("cpu_percent > 80") && inverted("cpu_percent >= 80") && inverted("80 < cpu_percent"));
+        assert!(!inverted("cpu_percent < 80") && !inverted("80 > cpu_percent") && !inverted("load_1m > 2"));
     }
 
     #[test]

@@ -58,11 +58,7 @@ fn on_reports(rule: &Rule, when: &Condition, told: &mut Vec<String>) {
         format!("Fires at the first report in which {fires}.")
     } else {
         let span = show_duration(rule.r#for);
-        let gap = if rule.r#for >= MAX_GAP {
-            format!(", and so does a gap of more than {} between reports", show_duration(MAX_GAP))
-        } else {
-            String::new()
-        };
+        let gap = format!(", and so does a gap of more than {} between reports", show_duration(MAX_GAP));
         format!("Fires once {fires} for {span}: a report in which that is not so starts the {span} anew{gap}.")
     });
     let clear = rule.clear.as_ref().map_or_else(|| condition(when, false), |clear| condition(clear, true));
@@ -302,9 +298,9 @@ mod tests {
         check(
             r#"when = "cpu_percent > 90"; for = "10s""#,
             &expect![[r#"
-            Fires once cpu_percent is above 90 for 10s: a report in which that is not so starts the 10s anew.
-            Resolves at the first report in which cpu_percent is at most 90.
-            A report without cpu_percent changes nothing."#]],
+                Fires once cpu_percent is above 90 for 10s: a report in which that is not so starts the 10s anew, and so does a gap of more than 5m between reports.
+                Resolves at the first report in which cpu_percent is at most 90.
+                A report without cpu_percent changes nothing."#]],
         );
     }
 

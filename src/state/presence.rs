@@ -12,6 +12,8 @@ const USUAL_GAPS: u32 = 3;
 /// Reports that an instance must have sent, over at least [`ARMING_SPAN`], before its silence is an alert.
 const ARMING_REPORTS: u32 = 3;
 const ARMING_SPAN: Duration = Duration::from_secs(10);
+/// Outages that come again within so many of their own length are how the instance reports.
+const OUTAGES_APART: u32 = 8;
 /// How often a lane looks who has been silent.
 pub const TICK_EVERY: Duration = Duration::from_secs(1);
 /// A tick later than this moved every deadline.
@@ -97,12 +99,14 @@ pub struct Silence {
     reports: u32,
     armed: bool,
     usual_gap: Duration,
+    /// When the last gap ended that was longer than the patience.
+    outage: Option<Heard>,
 }
 
 impl Silence {
     /// Heard for the first time.
     pub fn starting(now: Heard) -> Self {
-        Self { first: now, last: now, reports: 0, armed: false, usual_gap: Duration::ZERO }
+        Self { first: now, last: now, reports: 0, armed: false, usual_gap: Duration::ZERO, outage: None }
     }
 
     /// As the journal remembers it: counting starts anew as the server becomes ready.
@@ -113,13 +117,27 @@ impl Silence {
     /// A report arrived.
     pub fn heard_report(&mut self, now: Heard) {
         if self.reports > 0 {
-            // A moving average over about eight gaps: one long gap does not stretch the patience for the next.
-            let gap = now.since(self.last);
-            self.usual_gap = if self.usual_gap.is_zero() { gap } else { (self.usual_gap * 7 + gap) / 8 };
+            self.learn(now);
         }
         self.reports = self.reports.saturating_add(1);
         self.armed |= self.reports >= ARMING_REPORTS && now.since(self.first) >= ARMING_SPAN;
         self.last = self.last.max(now);
+    }
+
+    /// Learns from the gap that a report ends. The usual gap is the longest of late, which passes by an eighth of the time
+    /// that goes by: reports that come in bursts, or a backlog delivered at once, are no habit of their own. A gap longer
+    /// than the patience is an outage and no habit either, until it comes again soon.
+    fn learn(&mut self, now: Heard) {
+        let gap = now.since(self.last);
+        let patience = self.patience();
+        if self.armed && gap > patience {
+            let again = self.outage.replace(now).is_some_and(|before| now.since(before) <= gap * OUTAGES_APART);
+            if again {
+                self.usual_gap = gap.min(patience * 2);
+            }
+            return;
+        }
+        self.usual_gap = self.usual_gap.saturating_sub(gap / 8).max(gap);
     }
 
     /// Something else arrived that shows that it is alive, such as a refused report.
@@ -173,6 +191,26 @@ mod tests {
         slow.heard_report(at(120_000));
         assert!(slow.is_armed());
         assert_eq!(slow.patience(), Duration::from_secs(180));
+    }
+
+    /// How long an instance may be silent that reported at these times, in seconds.
+    fn patience_after(seconds: impl IntoIterator<Item = u64>) -> u64 {
+        let mut silence = Silence::starting(at(0));
+        seconds.into_iter().for_each(|second| silence.heard_report(at(second * 1_000)));
+        silence.patience().as_secs()
+    }
+
+    #[test]
+    fn the_usual_gap_is_the_one_between_bursts_and_an_outage_is_none() {
+        assert_eq!(patience_after((0..20).map(|n| n * 35)), 105);
+        // It used to be an average: a backlog delivered at once made it 0, and partial reports in bursts all but 0.
+        assert_eq!(patience_after((0..20).map(|n| n * 35).chain([665; 11])), 105, "a backlog");
+        assert_eq!(patience_after((0..5).flat_map(|n| [n * 60, n * 60 + 1, n * 60 + 2])), 173, "bursts");
+        // And a third of an outage, for many reports after it.
+        assert_eq!(patience_after((0..60).chain(3_660..3_665)), 30, "an hour's outage of a second's reporter");
+        // Who takes to reporting once a minute is missed twice at most.
+        assert_eq!(patience_after((0..60).chain([120, 180, 240, 300])), 180, "a new habit");
+        assert_eq!(patience_after((0..10).map(|n| n * 60).chain(541..1_100)), 30, "and back to the old one");
     }
 
     #[test]

@@ -52,6 +52,29 @@ fn row(server: &Server, parameters: &str) -> Value {
     rows[0].clone()
 }
 
+/// An emptied file used to mean the built-in rules: a program that emptied it, and wrote it half a second later, resolved
+/// every alert.
+#[test]
+fn a_file_that_is_emptied_before_it_is_written_keeps_its_rules() {
+    let _alone = alone();
+    let setup = Setup::new().rules(&rule("kept"));
+    let server = setup.start();
+    server.client().send([cpu("web", 95.0)]).unwrap();
+    let raised = row(&server, "rule=kept&state=firing");
+    let path = setup.cwd().join(FILE);
+    fs::write(&path, "").unwrap();
+    eventually(SOON, "it is told", || check(&server).1.contains("has no rules"));
+    assert_eq!((check(&server).0.as_str(), rules(&server)), ("degraded", vec!["kept".to_owned()]));
+    fs::write(&path, rule("kept")).unwrap();
+    eventually(SOON, "all is well", || check(&server).0 == "ok");
+    assert_eq!(row(&server, ""), raised, "the alert has not noticed");
+
+    // Whoever means it, says so.
+    fs::write(&path, "").unwrap();
+    assert_eq!(server.post("/-/reload").json()["rules"], 3);
+    eventually(SOON, "it resolves", || row(&server, "rule=kept")["resolve_reason"] == "rule_removed");
+}
+
 #[test]
 fn a_file_that_appears_is_written_in_place_or_renamed_over_is_noticed() {
     let _alone = alone();

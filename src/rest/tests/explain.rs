@@ -89,6 +89,13 @@ impl Story {
         self
     }
 
+    /// The rule asks something else from now on.
+    fn under(mut self, fields: &str) -> Self {
+        self.rules = Self::of(fields).rules.succeeding(&self.rules.records(), BASE);
+        self.instance.adopt(&self.rules, BASE, self.heard(self.ticked));
+        self
+    }
+
     /// It was known before, and the rule is new.
     fn under_a_new_rule(mut self) -> Self {
         self.instance.progress = Progress::new(self.rules.plan(&self.instance.key));
@@ -123,6 +130,7 @@ fn every_situation_has_its_reason() {
         ("pending", with(r#"for = "10s""#).report(0, "cpu_percent=95").report(5, "cpu_percent=95")),
         ("awaiting_report", Story::of(cpu).report(0, "cpu_percent=95").under_a_new_rule()),
         ("condition_false", Story::of(cpu).report(0, "cpu_percent=90")),
+        ("awaiting_report", Story::of(cpu).report(0, "cpu_percent=95").under(r#"when = "cpu_percent > 97""#)),
         ("metric_missing", Story::of(cpu).report(0, "memory_percent=95")),
         ("window_empty", of_window("avg").report(0, "a=1").report(60, "b=1")),
         ("too_few_points", of_window("rate").report(0, "a=9")),
@@ -157,6 +165,35 @@ fn every_situation_has_its_reason() {
     }
     let all: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     assert_eq!(seen, all, "each reason is provoked once");
+}
+
+/// The state used to be taken from the reason.
+#[test]
+fn what_is_pending_or_clearing_stays_so_when_a_report_says_nothing() {
+    let held = r#"when = "cpu_percent > 90"; for = "60s"; keep_firing_for = "60s""#;
+    let pending = Story::of(held).report(0, "cpu_percent=95").report(1, "memory_percent=5").explained();
+    assert_eq!((&pending["state"], &pending["reason"]), (&"pending".into(), &"metric_missing".into()), "{pending:#}");
+    let clearing = Story::of(held)
+        .report(0, "cpu_percent=95")
+        .report(60, "cpu_percent=95")
+        .report(61, "cpu_percent=5")
+        .report(62, "memory_percent=5");
+    let clearing = clearing.explained();
+    assert_eq!((&clearing["state"], &clearing["reason"]), (&"firing".into(), &"clearing".into()), "{clearing:#}");
+}
+
+#[test]
+fn what_is_unknown_is_what_decides() {
+    let rule = r#"when = "(x / y > 1 or b > 1) and c > 1""#;
+    assert_eq!(Story::of(rule).report(0, "x=1,y=0,b=5").explained()["reason"], "metric_missing");
+    assert_eq!(Story::of(rule).report(0, "x=1,y=0,b=0,c=5").explained()["reason"], "division_by_zero");
+}
+
+#[test]
+fn times_are_those_of_the_agents_clock_after_it_was_set_back() {
+    let held = r#"when = "cpu_percent > 90"; for = "60s""#;
+    let story = Story::of(held).report(3_600, "cpu_percent=5").report(0, "cpu_percent=95");
+    assert_eq!(story.explained()["fires_at"], "2026-11-23T02:40:25.000000Z");
 }
 
 #[test]

@@ -158,3 +158,19 @@ fn late_is_more_than_a_minute_after_the_bare_reading() {
     let times = &alerts(WHEN, "10s@90s:95")[0];
     assert_eq!((times.triggered_at, times.received_at), (time("10s"), time("90s")));
 }
+
+/// It used to carry evaluation time: after a step back it lay in the future of its own alert.
+#[test]
+fn evidence_of_a_window_is_timed_by_the_agents_clock() {
+    let mut player = Player::new(rule(r#"when = "sum(cpu_percent, 1m) > 100""#));
+    for (seconds, value) in [("1h", 30.0), ("10s", 40.0), ("20s", 50.0)] {
+        let raised = player.report(time(seconds), time(seconds), &[("cpu_percent".into(), value)]);
+        if let Some(event) = raised.first() {
+            let evidence = event.alert.evidence.as_ref().expect("evidence");
+            let times: Vec<_> = evidence.points.iter().map(|point| point.at).collect();
+            assert_eq!(times, [time("10s"), time("10s"), time("20s")]);
+            return;
+        }
+    }
+    panic!("it is raised");
+}
