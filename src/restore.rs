@@ -62,6 +62,8 @@ fn instance(from: RestoredInstance, rules: &RuleSet, now: Timestamp) -> (Instanc
     let events = progress.settle(from.pending, from.firing, now);
     instance.rewatch(Heard::default());
     instance.unsaved = false;
+    instance.journaled = true;
+    instance.progress.moved = false;
     (instance, events)
 }
 

@@ -71,7 +71,7 @@ impl Look<'_> {
         let events = instance.take_time(Deadlines { stale_after, forget_after }, self.heard, self.now);
         if !instance.is_shown() {
             self.state.remove_instance();
-        } else if !events.is_empty() {
+        } else if !events.is_empty() || instance.needs_saving() {
             done.snapshots.push(Snapshot::of(instance));
         }
         done.events(events);

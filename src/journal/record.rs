@@ -38,6 +38,8 @@ impl Snapshot {
     /// The instance as it is now, which is noted in it as saved: what is taken must reach the journal.
     pub fn of(instance: &mut InstanceState) -> Self {
         instance.unsaved = false;
+        instance.journaled = true;
+        instance.progress.moved = false;
         let windows = WindowsChange::of(instance);
         Self { key: instance.key.clone(), body: Some(instance::encode(instance)), windows }
     }

@@ -144,6 +144,8 @@ pub struct Progress {
     pub series: Vec<Series>,
     /// Raises that no numbered report caused: they make the ids of such alerts unique.
     pub raises: u64,
+    /// Whether something has begun or ended to wait, for `for` or `keep_firing_for`, since it was last journaled.
+    pub moved: bool,
 }
 
 impl Progress {
@@ -182,6 +184,7 @@ impl Progress {
         self.raises = outcome.raises;
         if outcome.gap {
             self.pending.clear();
+            self.moved = true;
         }
         let mut events = Vec::new();
         for step in outcome.steps {
@@ -192,10 +195,15 @@ impl Progress {
                         let mut trail = Trail::default();
                         trail.add(point);
                         self.pending.push(Pending { rule, since, trail });
+                        self.moved = true;
                     }
                 },
-                Step::Calm { rule } => self.pending.retain(|pending| pending.rule != rule),
+                Step::Calm { rule } => {
+                    self.pending.retain(|pending| pending.rule != rule);
+                    self.moved = true;
+                }
                 Step::Clear { rule, since } => {
+                    self.moved = true;
                     self.firing.iter_mut().filter(|f| f.rule == rule).for_each(|f| f.clear_since = since);
                 }
                 Step::Event { rule, event } => {

@@ -68,6 +68,8 @@ pub struct InstanceState {
     pub progress: Progress,
     /// Whether the journal does not know it as it is now.
     pub unsaved: bool,
+    /// Whether the journal knows that it is there.
+    pub journaled: bool,
     /// What the journal has of its windows.
     pub window_rows: WindowRows,
 }
@@ -89,6 +91,7 @@ impl InstanceState {
             marks: Marks::default(),
             progress: Progress::new(plan),
             unsaved: true,
+            journaled: false,
             window_rows: WindowRows::None,
         }
     }
@@ -181,6 +184,13 @@ impl InstanceState {
     pub fn come_back(&mut self, now: Heard) {
         self.presence = Presence::Present;
         self.silence = Silence::starting(now);
+        self.journaled = false;
+    }
+
+    /// Whether a start would have to know of it though no receipt or event saves it: a sender that never ends its stream
+    /// has neither, and would not be missed, or would wait anew for what it has waited for.
+    pub fn needs_saving(&self) -> bool {
+        self.progress.moved || self.silence.is_armed() && !self.journaled
     }
 
     /// Goes on under other rules; returns what the world hears of.

@@ -1,12 +1,17 @@
 //! What an instance is going through survives the server: the same reports give the same events, with a kill between
 //! them or without.
 
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
 use gopherwatch_proto::v1::MetricReport;
 
 use crate::support::{
     reports::{Says, now_nanos, report},
     server::{Server, Setup},
-    wait::{SOON, eventually},
+    wait::{SOON, eventually, found},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -87,4 +92,30 @@ fn the_instances_clock_goes_on_after_one_was_set_back() {
     send(&server, start, 5, &[(25, 5.0)]);
     let row = server.history_of(1, "").remove(0);
     assert_eq!(row.triggered_at, micros(start, 25), "by the reading's own time");
+}
+
+/// A plain client never ends its stream, and so has no receipt: what it waited for used to begin anew.
+#[test]
+fn a_sender_without_receipts_is_remembered_with_what_it_waits_for() {
+    let rules = "[[rules]]\nname = \"held\"\nwhen = \"a > 1\"\nfor = \"20s\"\n\
+                 [[rules]]\nname = \"gone\"\nwhen = \"absent(3s)\"";
+    let mut server = Setup::new().rules(rules).start();
+    let start = now_nanos() - 100 * SECOND;
+    let stream = server.client().open(&[]);
+    assert!(stream.push(report("web", "a", 5.0).at(start)));
+    // Armed by three reports over ten seconds, and saved by the tick after that.
+    let began = Instant::now();
+    found(SOON, "thirteen seconds of reports", || {
+        assert!(stream.push(report("still", "b", 5.0)));
+        thread::sleep(Duration::from_millis(500));
+        (began.elapsed() > Duration::from_secs(13)).then_some(())
+    });
+    server.kill9();
+    stream.abort();
+    let server = server.start_again("");
+    let missed = found(SOON, "its silence is an alert", || server.history("service=still").pop());
+    assert_eq!(missed.rule, "gone");
+    server.client().send([report("web", "a", 5.0).at(start + 20 * SECOND)]).unwrap();
+    let row = server.history_of(1, "service=web").remove(0);
+    assert_eq!((row.rule.as_str(), row.triggered_at), ("held", micros(start, 20)));
 }
