@@ -165,18 +165,18 @@ impl Work<'_> {
             Some(_) | None => return reject(Rejection::InstanceCap, tally),
         };
         instance.last_seen = chunk.received_at;
+        if instance.metrics.len() + report.metrics.len() > MAX_METRICS
+            && instance.n_metrics_with(&report.metrics) > MAX_METRICS
+        {
+            instance.silence.heard_sign(self.now);
+            return reject(Rejection::MetricCap, tally);
+        }
         let numbering = judge(instance);
         if numbering == Numbering::Duplicate {
             instance.silence.heard_sign(self.now);
             tally.duplicates += 1;
             tally.last = Some((item.place, instance.marks.of(epoch)));
             return;
-        }
-        if instance.metrics.len() + report.metrics.len() > MAX_METRICS
-            && instance.n_metrics_with(&report.metrics) > MAX_METRICS
-        {
-            instance.silence.heard_sign(self.now);
-            return reject(Rejection::MetricCap, tally);
         }
         if numbering == Numbering::Anew {
             part.done.restarted.push(item.key.clone());

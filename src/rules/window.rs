@@ -193,11 +193,6 @@ impl Series {
         compute(function, std::iter::empty(), current.into_iter())
     }
 
-    /// How many readings lie in the window.
-    pub fn count(&self, span: Duration, now: Timestamp) -> u64 {
-        self.value(Function::Count, span, now, None).map_or(0, |count| count as u64)
-    }
-
     /// The window's points as evidence, at most `most` of them, evenly thinned, the newest among them. Of a bucket it is
     /// the last reading.
     pub(super) fn evidence(

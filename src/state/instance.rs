@@ -123,11 +123,11 @@ impl InstanceState {
                 None => self.metrics.push(Known { name: name.clone(), value, report }),
             }
         }
-        let plan = self.progress.plan.clone();
-        for metric in &plan.watched {
-            if metrics.iter().any(|(name, _)| name == metric) {
-                self.watch(metric, now);
-            }
+        // The plan is shared by all lanes: counting a reference to it at each report would make them wait for each other.
+        if !self.progress.plan.watched.is_empty() {
+            let plan = self.progress.plan.clone();
+            let seen = |metric: &&Name| metrics.iter().any(|(name, _)| name == *metric);
+            plan.watched.iter().filter(seen).for_each(|metric| self.watch(metric, now));
         }
     }
 

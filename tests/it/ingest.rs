@@ -313,3 +313,20 @@ fn send_raw(client: &Client, bytes: Vec<u8>) -> Result<Summary, Status> {
         grpc.client_streaming(stream, path, RawBytes::<Summary>::default()).await.map(Response::into_inner)
     })
 }
+
+/// Validation comes first (CONTRACT §2): a report that was refused is refused again, whatever came after it.
+#[test]
+fn a_report_with_too_many_new_metrics_is_no_duplicate_when_it_is_sent_again() {
+    let server = Server::start();
+    let client = server.client();
+    let wide = |sequence: u64, prefix: &str| MetricReport {
+        service_name: "web".to_owned(),
+        sequence,
+        metrics: (0..200).map(|n| Metric { name: format!("{prefix}{n}"), value: 1.0 }).collect(),
+        ..MetricReport::default()
+    };
+    let first = client.send_epoch(7, [wide(1, "a"), wide(2, "b"), wide(3, "a")]).unwrap();
+    assert_eq!((first.accepted, first.rejected), (2, 1));
+    let again = client.send_epoch(7, [wide(2, "b"), wide(3, "a")]).unwrap();
+    assert_eq!((again.rejected, again.duplicates), (1, 1));
+}
