@@ -7,7 +7,7 @@ mod lines;
 mod store;
 
 pub use lines::start as start_lines;
-pub use store::{Options, start as start_store};
+pub use store::{Options, Source, start as start_store};
 
 /// The store's cursor.
 pub const STORE: &str = "store";
