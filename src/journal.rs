@@ -124,7 +124,7 @@ impl Journal {
     pub fn open(options: &Options) -> Result<Self, JournalError> {
         let path = options.data_dir.join("journal.db");
         let file = File::open(&path, options.max_bytes)?;
-        let sinks = Sinks::new(file.sinks()?, file.last_seq());
+        let sinks = Sinks::new(file.sinks()?, file.bounds());
         options.sinks.iter().for_each(|name| drop(sinks.add_essential(name)));
         Ok(Self { file, path, sinks })
     }

@@ -115,6 +115,8 @@ pub(super) struct Writer {
     fresh_first: bool,
     /// Dead letters of earlier runs, each tried once more.
     letters: Option<VecDeque<Recorded>>,
+    /// Why the latest dead letter was refused.
+    refusal: Option<String>,
     /// A row that was refused, and is buried if it is refused again by a table that is as it should be.
     suspect: Option<u64>,
     /// What failed last and has not worked since.
@@ -156,6 +158,7 @@ impl Writer {
             last_again: None,
             fresh_first: true,
             letters: None,
+            refusal: None,
             suspect: None,
             failing: None,
             max_batch: MAX_BATCH,
@@ -206,6 +209,11 @@ impl Writer {
         if self.cursor.identity().as_ref() != Some(&identity) {
             self.cursor.set_identity(identity);
         }
+        if self.letters.is_none() {
+            // Before this run makes any: these are the ones of earlier runs.
+            self.letters = Some(self.reader.dead_letters(self.cursor.name())?.into());
+            self.show_letters();
+        }
         let turn_of_fresh = std::mem::replace(&mut self.fresh_first, true);
         if !turn_of_fresh && self.write_again(now)? {
             return Ok(Next::Now);
@@ -223,7 +231,9 @@ impl Writer {
         if self.write_again(now)? || self.write_letter()? || self.prune(now)? {
             return Ok(Next::Now);
         }
-        Ok(Next::EventsUntil(now + PRUNE_EVERY))
+        let again = self.last_again.filter(|_| self.wants_again).map(|last| last + AGAIN_EVERY);
+        let prune = now + PRUNE_EVERY;
+        Ok(Next::EventsUntil(again.map_or(prune, |again| again.min(prune))))
     }
 
     /// Writes the rows of alerts that fire into a store that has never heard of them.
@@ -309,17 +319,13 @@ impl Writer {
 
     /// Tries one dead letter of an earlier run once more; false: there is none.
     fn write_letter(&mut self) -> Result<bool, Failure> {
-        if self.letters.is_none() {
-            self.letters = Some(self.reader.dead_letters(self.cursor.name())?.into());
-            self.show_letters(None);
-        }
         let Some(letter) = self.letters.as_mut().and_then(VecDeque::pop_front) else { return Ok(false) };
         let Ok(event) = &letter.event else { return Ok(true) };
         match self.write(&[event.alert.clone()]) {
             Ok(()) => {
                 self.cursor.exhume(letter.seq);
                 self.count();
-                self.show_letters(None);
+                self.show_letters();
             }
             Err(Failure::Store(err)) if !err.is_transient() => {}
             Err(failure) => {
@@ -344,25 +350,27 @@ impl Writer {
         Ok(())
     }
 
-    fn bury(&self, seq: u64, reason: &str, alert: &Alert) {
+    fn bury(&mut self, seq: u64, reason: &str, alert: &Alert) {
         error!(self.log, "the store refuses a row for ever: it is kept in the journal as a dead letter";
             "seq" => seq, "alert_id" => %alert.alert_id, "service" => alert.key.service(),
             "instance" => alert.key.instance(), "rule" => &*alert.rule, "error" => reason);
         self.cursor.bury(DeadLetter { seq, reason: reason.to_owned() });
-        self.show_letters(Some(reason));
+        self.refusal = Some(reason.to_owned());
+        self.show_letters();
     }
 
-    fn bury_damaged(&self, seq: u64, reason: &str) {
+    fn bury_damaged(&mut self, seq: u64, reason: &str) {
         error!(self.log, "an event in the journal is damaged: it is kept as a dead letter";
             "seq" => seq, "error" => reason);
         self.cursor.bury(DeadLetter { seq, reason: reason.to_owned() });
-        self.show_letters(Some(reason));
+        self.refusal = Some(reason.to_owned());
+        self.show_letters();
     }
 
     /// Shows the operator that there are dead letters, or none any longer.
-    fn show_letters(&self, reason: Option<&str>) {
+    fn show_letters(&self) {
         let n_dead = self.cursor.n_dead();
-        let why = reason.map_or_else(String::new, |reason| format!("; the latest: {reason}"));
+        let why = self.refusal.as_deref().map_or_else(String::new, |reason| format!("; the latest: {reason}"));
         if n_dead > 0 {
             let detail = format!(
                 "{n_dead} events that the store does not take are kept in the journal, and tried again at each start{why}"
@@ -399,6 +407,7 @@ impl Writer {
             return Ok(false);
         }
         let n_rows = self.store.prune(Timestamp::now().minus(retention), PRUNE_ROWS)?;
+        self.works(Step::Write);
         // A full batch: more may be waiting, but alerts that arrived meanwhile go first.
         if n_rows < u64::from(PRUNE_ROWS) {
             self.last_prune = now;
@@ -411,9 +420,7 @@ impl Writer {
         if self.failing == Some(Step::Write) && step == Step::Prepare {
             return;
         }
-        if self.failing.take().is_some() {
-            self.wants_again = true;
-        }
+        self.failing = None;
         self.retry_wait = RETRY_WAIT.0;
         let described = self.store.describe();
         if self.health.set("store", Condition::Ok, described.as_str()) {
@@ -442,6 +449,8 @@ impl Writer {
         self.failing =
             if before == Some(Step::Write) || self.prepared { Some(Step::Write) } else { Some(Step::Prepare) };
         self.prepared = false;
+        // Who cannot be reached may have been killed. It is also how we find out that it writes again.
+        self.wants_again = true;
         if before.is_none() {
             warn!(self.log, "the store does not take alerts: they stay in the journal until it does";
                 "store" => self.store.describe(), "error" => reason);

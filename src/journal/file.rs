@@ -128,6 +128,11 @@ impl File {
         self.last_seq
     }
 
+    /// The first and the last event; without events the first is beyond every number.
+    pub(super) fn bounds(&self) -> (u64, u64) {
+        (self.first_seq, self.last_seq)
+    }
+
     /// The part of the file's largest size that is in use, from 0 to 1.
     pub(super) fn fill(&self) -> f64 {
         let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0)).unwrap_or(0);

@@ -133,8 +133,8 @@ struct Sink {
     cursor: SinkCursor,
     ring: Sender<()>,
     direct: Sender<Event>,
-    /// As the file has it.
-    in_file: Saved,
+    /// As the file has it, if it does.
+    in_file: Option<Saved>,
     /// Whether it keeps its events however short the room is.
     is_essential: bool,
 }
@@ -146,6 +146,8 @@ struct Inner {
     sinks: Vec<Sink>,
     /// In the file, and no longer wanted.
     removed: Vec<Arc<str>>,
+    /// The first event that the file still has, and the last one.
+    first_seq: u64,
     last_seq: u64,
 }
 
@@ -169,8 +171,9 @@ impl Changes {
 }
 
 impl Sinks {
-    pub(super) fn new(unclaimed: BTreeMap<String, (Saved, u64)>, last_seq: u64) -> Self {
-        Self(Arc::new(Mutex::new(Inner { unclaimed, last_seq, ..Inner::default() })))
+    /// The sinks in the file, and the first and the last event in it.
+    pub(super) fn new(unclaimed: BTreeMap<String, (Saved, u64)>, (first_seq, last_seq): (u64, u64)) -> Self {
+        Self(Arc::new(Mutex::new(Inner { unclaimed, first_seq, last_seq, ..Inner::default() })))
     }
 
     /// A sink that may be made to give its oldest events up when the journal is short of room. It goes on where it was;
@@ -190,11 +193,14 @@ impl Sinks {
             return sink.cursor.clone();
         }
         inner.removed.retain(|removed| &**removed != name);
-        let fresh = (Saved { seq: inner.last_seq, ..Saved::default() }, 0);
-        let (in_file, n_dead) = inner.unclaimed.remove(name).unwrap_or(fresh);
+        let known = inner.unclaimed.remove(name);
+        let in_file = known.as_ref().map(|(saved, _)| saved.clone());
+        // One that gets every event has them all before it, however late it is first saved.
+        let begin = if is_essential { (inner.first_seq - 1).min(inner.last_seq) } else { inner.last_seq };
+        let (saved, n_dead) = known.unwrap_or((Saved { seq: begin, ..Saved::default() }, 0));
         let (ring, doorbell) = bounded(1);
         let (direct, at_once) = bounded(MAX_DIRECT);
-        let progress = Progress { saved: in_file.clone(), n_dead, ..Progress::default() };
+        let progress = Progress { saved, n_dead, ..Progress::default() };
         let cursor =
             SinkCursor { name: name.into(), progress: Arc::new(Mutex::new(progress)), doorbell, direct: at_once };
         inner.sinks.push(Sink { cursor: cursor.clone(), ring, direct, in_file, is_essential });
@@ -234,7 +240,7 @@ impl Sinks {
         let mut changes = Changes { removed: inner.removed.clone(), ..Changes::default() };
         for Sink { cursor, in_file, .. } in &inner.sinks {
             let progress = cursor.progress.lock();
-            if progress.saved != *in_file {
+            if in_file.as_ref() != Some(&progress.saved) {
                 changes.moved.push((cursor.name.clone(), progress.saved.clone()));
             }
             // One that the cursor has not passed yet is tried again after a crash.
@@ -256,7 +262,7 @@ impl Sinks {
         inner.removed.retain(|name| !changes.removed.contains(name));
         for (name, saved) in &changes.moved {
             if let Some(sink) = inner.sinks.iter_mut().find(|sink| sink.cursor.name == *name) {
-                sink.in_file = saved.clone();
+                sink.in_file = Some(saved.clone());
             }
         }
         for sink in &inner.sinks {

@@ -284,6 +284,22 @@ fn a_sink_that_comes_later_begins_with_what_comes_then_and_one_that_is_gone_hold
     assert_eq!(open(&dir).sinks().add("ops").position(), 3, "it begins anew");
 }
 
+/// Its place was not saved before it moved for the first time, and the next start put it behind everything.
+#[test]
+fn a_sink_that_never_moved_still_has_everything_before_it_after_a_crash() {
+    let dir = TempDir::new().expect("a folder");
+    with_raises(&dir, &["a", "b"]);
+    let journal = open(&dir);
+    assert_eq!(journal.sinks().add(SINK).position(), 0);
+    let ops = journal.sinks().add("ops");
+    let running = run(journal);
+    running.entries.send(raise("c").1).expect("it runs");
+    ops.doorbell().recv_timeout(Duration::from_secs(10)).expect("the doorbell rings");
+    let beside = open(&dir);
+    assert_eq!((beside.sinks().add(SINK).position(), beside.sinks().add("ops").position()), (0, 2));
+    end(running);
+}
+
 #[test]
 fn one_that_was_not_there_at_the_start_is_forgotten() {
     let dir = TempDir::new().expect("a folder");

@@ -144,3 +144,5 @@ fn a_raise_that_an_earlier_run_stored_is_written_again_and_neither_timed_nor_cou
     it.write(1, |it| wait_for("the row is written again", || it.stats.store_rows.get() > n_rows));
     assert_eq!((it.cursor.position(), it.cursor.n_delivered(), it.n_timed()), (1, 1, 1));
 }
+
+mod steps;

@@ -40,7 +40,7 @@ impl Disk for Full {
 
 fn stage(dir: &TempDir, now: Instant) -> (Stage<Full>, Sinks) {
     let file = File::open(&dir.path().join("journal.db"), 1 << 30).expect("a journal");
-    let sinks = Sinks::new(file.sinks().expect("readable"), file.last_seq());
+    let sinks = Sinks::new(file.sinks().expect("readable"), file.bounds());
     sinks.add_essential(SINK);
     let disk = Full { file, is_full: false };
     let stage =

@@ -1,0 +1,273 @@
+//! The writer step by step, against a store in memory that fails as it is told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::AtomicUsize,
+};
+
+use parking_lot::Mutex;
+
+use super::*;
+
+/// A store of rows by service, each with its version.
+#[derive(Debug)]
+struct Memory {
+    name: &'static str,
+    rows: Mutex<BTreeMap<String, u32>>,
+    /// Services whose rows it refuses for ever.
+    refused: Mutex<BTreeSet<String>>,
+    is_down: AtomicBool,
+    n_prepared: AtomicUsize,
+    /// How many rows each statement that it was sent had.
+    sizes: Mutex<Vec<usize>>,
+}
+
+impl Memory {
+    fn new(name: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            rows: Mutex::default(),
+            refused: Mutex::default(),
+            is_down: AtomicBool::default(),
+            n_prepared: AtomicUsize::default(),
+            sizes: Mutex::default(),
+        })
+    }
+
+    fn services(&self) -> Vec<String> {
+        self.rows.lock().keys().cloned().collect()
+    }
+}
+
+impl AlertStore for Memory {
+    fn describe(&self) -> String {
+        self.name.to_owned()
+    }
+
+    fn prepare(&self) -> Result<(), StoreError> {
+        self.n_prepared.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn write(&self, alerts: &[Arc<Alert>]) -> Result<(), StoreError> {
+        self.sizes.lock().push(alerts.len());
+        let doing = format!("writing {} alerts", alerts.len());
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err(StoreError::Transient { doing, source: "down".into() });
+        }
+        if alerts.iter().any(|alert| self.refused.lock().contains(alert.key.service())) {
+            return Err(StoreError::Permanent { doing, source: "it does not fit".into() });
+        }
+        for alert in alerts {
+            let mut rows = self.rows.lock();
+            let version = rows.entry(alert.key.service().to_owned()).or_default();
+            *version = alert.version.max(*version);
+        }
+        Ok(())
+    }
+
+    fn shut(&self) {}
+
+    fn history(&self, _: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn alert(&self, _: Uuid) -> Result<Option<AlertRecord>, StoreError> {
+        Ok(None)
+    }
+
+    fn prune(&self, _: Timestamp, _: u32) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+/// A journal with one raise per service, whose thread is at rest.
+struct Log {
+    dir: TempDir,
+    alerts: Vec<Arc<Alert>>,
+}
+
+impl Log {
+    fn with_raises(n: usize) -> Self {
+        let dir = TempDir::new().expect("a folder");
+        let log = Self { dir, alerts: Vec::new() };
+        let running = log.open().start(Arc::new(Stats::new()), Health::new(), &super::log()).expect("a thread");
+        let rules = RuleSet::built_in(None);
+        let seconds = Duration::from_secs;
+        let mut alerts = Vec::new();
+        for n in 0..n {
+            let key = Arc::new(InstanceKey::new(&format!("service-{n:04}"), "a"));
+            let mut progress = Progress::new(rules.plan(&key));
+            let hush = Hush { silent: seconds(30), patience: seconds(30), lacking: &|_| None };
+            let outcome = look(&progress, &key, Some(hush), Timestamp::now());
+            let events = progress.apply_look(outcome, Timestamp::now());
+            alerts.extend(events.iter().map(|event| event.alert.clone()));
+            running.entries.send(Entry { events, ..Entry::default() }).expect("it runs");
+        }
+        drop(running.entries);
+        running.thread.join().expect("no panic").expect("no failure");
+        Self { alerts, ..log }
+    }
+
+    fn open(&self) -> Journal {
+        let options =
+            crate::journal::Options { data_dir: self.dir.path().to_owned(), max_bytes: 1 << 30, sinks: &["store"] };
+        Journal::open(&options).expect("a journal")
+    }
+
+    /// Saves how far the sinks of this journal came, as a stop does.
+    fn close(journal: Journal) {
+        let running = journal.start(Arc::new(Stats::new()), Health::new(), &super::log()).expect("a thread");
+        drop(running.entries);
+        running.thread.join().expect("no panic").expect("no failure");
+    }
+}
+
+struct Run {
+    writer: Writer,
+    now: Instant,
+    health: Health,
+    stats: Arc<Stats>,
+}
+
+impl Run {
+    fn new(journal: &Journal, store: &Arc<Memory>, firing: Vec<Arc<Alert>>) -> Self {
+        let options = Options { retention: None, inherited_seq: 0 };
+        let reader = journal.reader().expect("a reader");
+        let source = Source { reader, cursor: journal.sinks().add("store"), firing };
+        let (health, stats, now) = (Health::new(), Arc::new(Stats::new()), Instant::now());
+        stats.events.set(journal.last_seq());
+        let writer = Writer::new(options, store.clone(), source, (stats.clone(), health.clone()), super::log(), now);
+        Self { writer, now, health, stats }
+    }
+
+    /// Steps until there is nothing to do but to wait for events, in invented time; returns how many steps it took.
+    fn to_rest(&mut self) -> usize {
+        for n in 0..100_000 {
+            match self.writer.step(self.now) {
+                Next::Now => {}
+                Next::At(at) => self.now = at,
+                Next::EventsUntil(_) => return n,
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    fn account(&self) -> (u64, u64, u64, u64) {
+        let balance = self.stats.balance();
+        (balance.events, balance.stored, balance.pending, balance.dead_letter)
+    }
+}
+
+#[test]
+fn a_row_that_is_refused_for_ever_becomes_a_dead_letter_and_every_other_row_is_written() {
+    let log = Log::with_raises(500);
+    let journal = log.open();
+    let store = Memory::new("db");
+    let bad = ["service-0007", "service-0400"];
+    store.refused.lock().extend(bad.map(str::to_owned));
+    let mut run = Run::new(&journal, &store, Vec::new());
+    let n_steps = run.to_rest();
+    assert_eq!(store.services().len(), 498);
+    assert!(n_steps < 100, "found by halving, not one by one: {n_steps} steps");
+    assert_eq!(run.account(), (500, 498, 0, 2));
+    let check = run.health.checks()["dead_letters"].clone();
+    assert_eq!(check.condition, Condition::Degraded);
+    assert!(check.detail.starts_with("2 events") && check.detail.contains("it does not fit"), "{}", check.detail);
+    assert!(store.n_prepared.load(Ordering::Relaxed) >= 3, "the table was looked at before each was given up");
+
+    // The operator mends what stood against one of them. At the next start both are tried again.
+    Log::close(journal);
+    store.refused.lock().remove(bad[0]);
+    let journal = log.open();
+    let mut run = Run::new(&journal, &store, Vec::new());
+    assert_eq!(run.account(), (500, 498, 0, 2), "remembered");
+    run.to_rest();
+    assert_eq!(store.services().len(), 499);
+    assert_eq!(run.account(), (500, 499, 0, 1));
+    Log::close(journal);
+    assert_eq!(log.open().sinks().add("store").n_dead(), 1);
+}
+
+#[test]
+fn what_was_delivered_lately_is_delivered_again_when_the_store_comes_back_and_at_a_start() {
+    let log = Log::with_raises(30);
+    let journal = log.open();
+    let store = Memory::new("db");
+    let mut run = Run::new(&journal, &store, Vec::new());
+    run.to_rest();
+    // It was killed, and its last second with it.
+    store.rows.lock().clear();
+    store.is_down.store(true, Ordering::Relaxed);
+    assert_eq!(run.to_rest(), 0, "nobody has noticed");
+    // An hour later it is asked for something, fails, and works again.
+    run.now += Duration::from_secs(3_600);
+    run.writer.failed(&StoreError::Transient { doing: "writing".to_owned(), source: "down".into() }.into(), run.now);
+    store.is_down.store(false, Ordering::Relaxed);
+    run.to_rest();
+    assert_eq!(store.services().len(), 30);
+    assert_eq!(run.account(), (30, 30, 0, 0), "counted once");
+
+    store.rows.lock().clear();
+    Log::close(journal);
+    let journal = log.open();
+    Run::new(&journal, &store, Vec::new()).to_rest();
+    assert_eq!(store.services().len(), 30);
+}
+
+#[test]
+fn another_store_gets_the_rows_of_what_fires_and_what_comes_not_the_history_of_the_other_one() {
+    let log = Log::with_raises(5);
+    let journal = log.open();
+    let old = Memory::new("old");
+    Run::new(&journal, &old, Vec::new()).to_rest();
+    assert_eq!(old.services().len(), 5);
+    Log::close(journal);
+
+    let new = Memory::new("new");
+    let firing = log.alerts[1..3].to_vec();
+    // It is down at first, and the server is restarted: it is still new to us.
+    new.is_down.store(true, Ordering::Relaxed);
+    let journal = log.open();
+    let mut run = Run::new(&journal, &new, firing.clone());
+    for _ in 0..10 {
+        run.writer.step(run.now);
+    }
+    Log::close(journal);
+    new.is_down.store(false, Ordering::Relaxed);
+    let journal = log.open();
+    let mut run = Run::new(&journal, &new, firing.clone());
+    run.to_rest();
+    assert_eq!(new.services(), ["service-0001", "service-0002"]);
+    assert_eq!(run.account(), (5, 5, 0, 0), "it is owed nothing of what the old one had");
+    Log::close(journal);
+
+    let journal = log.open();
+    Run::new(&journal, &new, Vec::new()).to_rest();
+    assert_eq!(new.services().len(), 5, "from now on it is the one we know: a start delivers again what is kept");
+}
+
+#[test]
+fn a_storm_shares_statements_and_a_store_that_times_out_gets_smaller_ones() {
+    let log = Log::with_raises(2_500);
+    let journal = log.open();
+    let store = Memory::new("db");
+    let mut run = Run::new(&journal, &store, Vec::new());
+    run.writer.wants_again = false;
+    store.is_down.store(true, Ordering::Relaxed);
+    for _ in 0..20 {
+        match run.writer.step(run.now) {
+            Next::At(at) => run.now = at,
+            Next::Now | Next::EventsUntil(_) => {}
+        }
+    }
+    let sizes: Vec<_> = std::mem::take(&mut *store.sizes.lock());
+    assert_eq!(sizes[..4], [1_000, 500, 250, 125]);
+    assert_eq!(sizes.last(), Some(&1));
+    store.is_down.store(false, Ordering::Relaxed);
+    run.to_rest();
+    let sizes: Vec<_> = std::mem::take(&mut *store.sizes.lock());
+    assert!(sizes.iter().sum::<usize>() >= 2_500);
+    assert_eq!(sizes.iter().max(), Some(&1_000), "and they grow again: {sizes:?}");
+    assert_eq!(run.account(), (2_500, 2_500, 0, 0));
+}
