@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -21,6 +21,9 @@ use crate::{
     server::send_signal,
     wait::found,
 };
+
+/// What an agent says once it listens to signals.
+const READY: &[u8] = b"ready\n";
 
 /// What an agent is to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -47,6 +50,11 @@ pub struct Load {
 
 /// Sends until SIGTERM, and then until everything has its receipt.
 pub fn run(name: &str, server: &str, ledgers: &Path, load: &Load) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut terminate = runtime.block_on(async { signal(SignalKind::terminate()) })?;
+    // From here on a SIGTERM is heard: whoever started this process waits for that.
+    io::stdout().write_all(READY)?;
+    io::stdout().flush()?;
     let (stop, stopped) = watch::channel(false);
     // A thread for each stream: it blocks while its ledger goes to the disk, and must not hold up the others.
     let streams: Vec<_> = (0..load.streams)
@@ -67,10 +75,7 @@ pub fn run(name: &str, server: &str, ledgers: &Path, load: &Load) -> io::Result<
             })
         })
         .collect::<io::Result<_>>()?;
-    Builder::new_current_thread().enable_all().build()?.block_on(async {
-        signal(SignalKind::terminate())?.recv().await;
-        io::Result::Ok(())
-    })?;
+    runtime.block_on(terminate.recv());
     // Nobody listens any more once every stream has ended.
     let _ = stop.send(true);
     streams.into_iter().try_for_each(|stream| stream.join().map_err(|_| io::Error::other("a stream's thread died"))?)
@@ -129,7 +134,7 @@ impl Drop for Agent {
 fn spawn(program: &Path, name: &str, server: &str, folder: &Path, load: &Load) -> Child {
     let log = File::options().create(true).append(true).open(folder.join(format!("{name}.log"))).unwrap();
     let shape = if load.shape == Shape::Storm { "storm" } else { "walk" };
-    Command::new(program)
+    let mut child = Command::new(program)
         .args(["agent", "--name", name, "--server", server, "--shape", shape])
         .arg("--ledgers")
         .arg(folder.join("ledgers"))
@@ -137,8 +142,12 @@ fn spawn(program: &Path, name: &str, server: &str, folder: &Path, load: &Load) -
         .args(["--pace-ms", &load.pace_ms.to_string(), "--rotate-ms", &load.rotate_ms.to_string()])
         .args(["--seed", &load.seed.to_string()])
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
-        .unwrap()
+        .unwrap();
+    let mut said = [0; READY.len()];
+    let read = child.stdout.take().unwrap().read_exact(&mut said);
+    assert!(read.is_ok() && said == READY, "{name} does not start: see {name}.log");
+    child
 }

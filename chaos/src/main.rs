@@ -15,6 +15,9 @@ use gopherwatch_chaos::{
     world::{Programs, Store},
 };
 
+/// Kills of the server in a full run.
+const USUAL_ROUNDS: u64 = 200;
+
 #[derive(Debug, Parser)]
 #[command(about = "Breaks GopherWatch in every way that its promises name, and checks that nothing was lost")]
 enum Command {
@@ -35,9 +38,9 @@ struct RunArgs {
     /// Scenarios, by the beginnings of their names [default: all]
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Percent of the usual number of faults
-    #[arg(long, default_value_t = 100)]
-    percent: u64,
+    /// Kills of the server; of other faults there are more or fewer in proportion
+    #[arg(long, default_value_t = USUAL_ROUNDS)]
+    rounds: u64,
     /// Percent of the usual length of outages of the database, and of their violations
     #[arg(long, default_value_t = 100)]
     outage_percent: u64,
@@ -77,7 +80,7 @@ type Scenario<'a> = (&'static str, Store, Box<dyn Fn(&Run, &str) -> Outcome + 'a
 fn scenarios(args: &RunArgs) -> Vec<Scenario<'static>> {
     use Store::{Mariadb, Sqlite};
     use Victim::{Agent, Mariadb as Database, Server};
-    let n = |usual: u64| (usual * args.percent).div_ceil(100).max(1);
+    let n = |usual: u64| (usual * args.rounds).div_ceil(USUAL_ROUNDS).max(1);
     let lasts = Duration::from_secs(60) * u32::try_from(args.outage_percent).unwrap_or(100) / 100;
     let storm = 50_000 * args.outage_percent / 100;
     let kill = |victims: &'static [Victim], usual: u64| -> Box<dyn Fn(&Run, &str) -> Outcome> {
@@ -88,9 +91,10 @@ fn scenarios(args: &RunArgs) -> Vec<Scenario<'static>> {
         Box::new(move |run, name| outage(run, name, how, lasts, storm))
     };
     let (n_pauses, n_stops, n_replies) = (n(30), n(50), n(60));
-    let step = usize::try_from(100 / args.percent.clamp(1, 100)).unwrap_or(1);
+    // Every byte in a full run.
+    let step = usize::try_from(USUAL_ROUNDS / args.rounds.clamp(1, USUAL_ROUNDS)).unwrap_or(1);
     vec![
-        ("kill-server", Mariadb, kill(&[Server], 200)),
+        ("kill-server", Mariadb, kill(&[Server], USUAL_ROUNDS)),
         ("kill-server-sqlite", Sqlite, kill(&[Server], 50)),
         ("kill-mariadb", Mariadb, kill(&[Database], 50)),
         ("kill-agent", Mariadb, kill(&[Agent], 100)),
