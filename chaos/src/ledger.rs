@@ -87,7 +87,8 @@ pub struct Contents {
     pub receipts: Vec<Receipt>,
     /// Answers that the contract does not allow.
     pub faults: Vec<String>,
-    epoch: u64,
+    /// The numbering that began last.
+    pub epoch: u64,
 }
 
 impl Contents {
