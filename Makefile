@@ -33,6 +33,19 @@ test: ## Run every test; installs MariaDB first when it is missing and may be in
 	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
 	$(CARGO) test --workspace --locked
 
+# SEED: the same workload and the same plan of faults again. ROUNDS: kills of the server, other faults in proportion.
+SEED ?=
+ROUNDS ?= 200
+.PHONY: chaos
+chaos: build ## Kill, stop, stall and cut everything under load, and check that nothing was lost; SEED=... ROUNDS=... ARGS="--only kill-"
+	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
+	@exec "$(TARGET_DIR)/release/chaos" run --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: chaos-saboteur
+chaos-saboteur: ## Build a server that loses one row in 10,000 on its way to the store, and see that the checker misses it
+	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
+	scripts/chaos-saboteur.sh
+
 .PHONY: bench
 bench: ## Run the benchmarks
 	$(CARGO) bench --workspace --locked

@@ -7,10 +7,6 @@
 //! anew as well, but the operating system's cache stays.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people to run and read")]
 
-#[path = "../tests/it/support/mariadb.rs"]
-#[expect(dead_code, reason = "the tests use all of it")]
-mod mariadb;
-
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -23,7 +19,7 @@ use gopherwatch::{
     },
     store::{AlertState, AlertStore, Cursor, HistoryQuery, MySqlOptions, MySqlStore, SqliteStore},
 };
-use mariadb::Mariadb;
+use gopherwatch_chaos::mariadb::Mariadb;
 use uuid::Uuid;
 
 const BATCH: usize = 500;

@@ -4,6 +4,7 @@
 
 mod agent;
 mod alert_lines;
+mod chaos;
 mod database_trouble;
 mod episodes;
 mod forget;
@@ -27,11 +28,12 @@ mod survival;
 mod tidy;
 
 mod support {
+    pub(crate) use gopherwatch_chaos::mariadb;
+
     pub(crate) mod client;
     pub(crate) mod figures;
     pub(crate) mod history;
     pub(crate) mod log;
-    pub(crate) mod mariadb;
     pub(crate) mod raw;
     pub(crate) mod reports;
     pub(crate) mod server;

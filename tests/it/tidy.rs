@@ -178,6 +178,28 @@ fn rules_are_pure() {
     }
 }
 
+/// What checks the server must not share its mistakes.
+#[test]
+fn the_proof_does_not_depend_on_the_server() {
+    let chaos = Path::new(env!("CARGO_MANIFEST_DIR")).join("chaos");
+    let manifest = fs::read_to_string(chaos.join("Cargo.toml")).unwrap();
+    let named = |name: &str| {
+        manifest.lines().any(|line| line.starts_with(&format!("{name}.")) || line.starts_with(&format!("{name} ")))
+    };
+    assert!(named("gopherwatch-proto") && !named("gopherwatch"), "chaos/Cargo.toml");
+    let mut files = Vec::new();
+    collect(&chaos.join("src"), &mut files);
+    assert!(files.len() > 10, "these are not its sources: {files:?}");
+    for file in files {
+        let code = code(&fs::read_to_string(&file).unwrap());
+        let path_to_server = code.contains("\"../src") || code.contains("include!(");
+        assert!(!uses(&code, "gopherwatch::") && !path_to_server, "{} uses the server's code", file.display());
+        for word in ["unbounded(", "unbounded_channel(", "mpsc::channel()"] {
+            assert!(!code.contains(word), "{} has a queue without a bound (I1)", file.display());
+        }
+    }
+}
+
 #[test]
 fn no_queue_is_unbounded() {
     for (module, code) in modules() {

@@ -1,10 +1,10 @@
-//! A private MariaDB server for one test: its own data, its own port, and every way to fail.
+//! A private MariaDB server: its own data, its own port, and every way to fail.
 //!
 //! Making a data directory takes a second, so it is made once per version and copied. A server ends with its value.
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, OnceLock, Weak},
@@ -18,32 +18,44 @@ use tempfile::TempDir;
 const START_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A running (or stopped, or killed) server.
-pub(crate) struct Mariadb {
-    dir: TempDir,
+#[derive(Debug)]
+pub struct Mariadb {
+    dir: PathBuf,
+    /// Removed with the server, unless somebody else gave it.
+    _temporary: Option<TempDir>,
     port: u16,
     child: Mutex<Child>,
 }
 
 impl Mariadb {
     /// A new server, ready for connections.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("gopherwatch-mariadb-").tempdir().unwrap();
-        let data = dir.path().join("data");
+        let mut server = Self::start_in(dir.path());
+        server._temporary = Some(dir);
+        server
+    }
+
+    /// The same, with its files in this folder, which is left behind.
+    pub fn start_in(dir: &Path) -> Self {
+        let data = dir.join("data");
         run(Command::new("cp").arg("-r").arg(template()).arg(&data));
         // Between looking for a free port and taking it, another test can take it: then look again.
         for _ in 0..5 {
             let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-            let mut child = spawn(dir.path(), port);
+            let mut child = spawn(dir, port);
             match wait_until_ready(&mut child, port) {
-                Ok(()) => return Self { dir, port, child: Mutex::new(child) },
+                Ok(()) => {
+                    return Self { dir: dir.to_owned(), _temporary: None, port, child: Mutex::new(child) };
+                }
                 Err(Gone) => continue,
             }
         }
-        panic!("mariadbd does not start:\n{}", error_log(dir.path()));
+        panic!("mariadbd does not start:\n{}", error_log(dir));
     }
 
     /// A server that several tests use at once, each with a database of its own. It ends with its last user.
-    pub(crate) fn shared() -> Arc<Self> {
+    pub fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Mariadb>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         shared.upgrade().unwrap_or_else(|| {
@@ -53,23 +65,28 @@ impl Mariadb {
         })
     }
 
+    /// Where it takes connections.
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
     /// The URL of `database`.
-    pub(crate) fn url(&self, database: &str) -> String {
+    pub fn url(&self, database: &str) -> String {
         format!("mysql://root@127.0.0.1:{}/{database}", self.port)
     }
 
     /// A connection of the test's own, to no database.
-    pub(crate) fn conn(&self) -> Conn {
+    pub fn conn(&self) -> Conn {
         connect(self.port).unwrap()
     }
 
     /// Makes an empty database, in the character set that the server would choose.
-    pub(crate) fn create_database(&self, database: &str) {
+    pub fn create_database(&self, database: &str) {
         self.conn().query_drop(format!("CREATE DATABASE {database}")).unwrap();
     }
 
     /// Stops it in mid-air: connections stay open and nothing answers.
-    pub(crate) fn pause(&self) {
+    pub fn pause(&self) {
         self.signal("STOP");
         // The signal is on its way to each thread; one that has not stopped yet may still answer.
         let tasks = format!("/proc/{}/task", self.child.lock().unwrap().id());
@@ -81,34 +98,34 @@ impl Mariadb {
     }
 
     /// Lets it go on.
-    pub(crate) fn resume(&self) {
+    pub fn resume(&self) {
         self.signal("CONT");
     }
 
     /// Kills it as the kernel would.
-    pub(crate) fn kill9(&self) {
+    pub fn kill9(&self) {
         let mut child = self.child.lock().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// Ends it in order.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.signal("TERM");
         self.child.lock().unwrap().wait().unwrap();
     }
 
     /// Starts it again after [`Self::kill9`] or [`Self::stop`]: same data, same port.
-    pub(crate) fn restart(&self) {
-        let mut child = spawn(self.dir.path(), self.port);
+    pub fn restart(&self) {
+        let mut child = spawn(&self.dir, self.port);
         let ready = wait_until_ready(&mut child, self.port);
         *self.child.lock().unwrap() = child;
-        assert!(ready.is_ok(), "mariadbd does not start again:\n{}", error_log(self.dir.path()));
+        assert!(ready.is_ok(), "mariadbd does not start again:\n{}", error_log(&self.dir));
     }
 
     /// Begins to log every statement.
-    pub(crate) fn general_log(&self) -> GeneralLog {
-        let path = self.dir.path().join("general.log");
+    pub fn general_log(&self) -> GeneralLog {
+        let path = self.dir.join("general.log");
         let file = path.display();
         self.conn()
             .query_drop(format!("SET GLOBAL log_output = 'FILE', general_log_file = '{file}', general_log = ON"))
@@ -132,16 +149,17 @@ impl Drop for Mariadb {
 }
 
 /// Every statement that the server was sent, as it logs them.
-pub(crate) struct GeneralLog(PathBuf);
+#[derive(Debug)]
+pub struct GeneralLog(PathBuf);
 
 impl GeneralLog {
     /// The log so far. Ids stand in it as bytes.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.0).unwrap()).into_owned()
     }
 
     /// Executions so far of statements that insert alerts.
-    pub(crate) fn n_inserts(&self) -> usize {
+    pub fn n_inserts(&self) -> usize {
         let text = self.text();
         text.lines().filter(|line| line.contains("Execute") && line.contains("INSERT INTO alerts")).count()
     }
@@ -198,18 +216,19 @@ fn error_log(dir: &Path) -> String {
     fs::read_to_string(dir.join("error.log")).unwrap_or_default()
 }
 
-/// A fresh data directory that nothing has run on, kept in Cargo's folder for the tests' files.
+/// A fresh data directory that nothing has run on, kept where Cargo keeps the files of tests.
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
         let version = Command::new(program("mariadbd")).arg("--version").output().unwrap().stdout;
         let version = String::from_utf8_lossy(&version);
         let version = version.split_whitespace().nth(2).unwrap_or("unknown");
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let root = scratch();
+        fs::create_dir_all(&root).unwrap();
         let template = root.join(format!("mariadb-{version}"));
         if !template.exists() {
             // Made aside and renamed, so that two test runs at once, or one cut short, leave a whole one or none.
-            let aside = tempfile::Builder::new().prefix("mariadb-new-").tempdir_in(root).unwrap();
+            let aside = tempfile::Builder::new().prefix("mariadb-new-").tempdir_in(&root).unwrap();
             let data = aside.path().join("data");
             run(Command::new(program("mariadb-install-db"))
                 .args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal"])
@@ -222,13 +241,20 @@ fn template() -> &'static Path {
     })
 }
 
+/// The folder for tests' files of the target directory that this program was built into; the system's if it has left it.
+fn scratch() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    target.map_or_else(std::env::temp_dir, |target| target.join("tmp"))
+}
+
 fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from))
         .map(|folder| folder.join(name))
         .find(|program| program.is_file())
-        .unwrap_or_else(|| panic!("these tests need {name}: apt-get install mariadb-server"))
+        .unwrap_or_else(|| panic!("this needs {name}: apt-get install mariadb-server"))
 }
 
 fn run(command: &mut Command) {

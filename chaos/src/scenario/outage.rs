@@ -1,0 +1,176 @@
+//! The database is away for a minute in a storm of violations: receipts and `/status` must not notice, and afterwards
+//! every row must be there.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use mysql::prelude::Queryable;
+
+use super::{Outcome, Run};
+use crate::{
+    agent::Load,
+    dice::Dice,
+    expected::episodes,
+    generator::{Shape, now_us},
+    ledger::{Contents, read_all},
+    proxy::ReplyCut,
+    wait::found,
+    world::World,
+};
+
+/// Requests of MySQL's that are at least so long carry rows.
+const WRITE_BYTES: usize = 400;
+/// An OK packet has some eleven bytes: cuts within it, behind it and before it.
+const MAX_REPLY_BYTES: u64 = 14;
+/// From one question to `/status` to the next.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+/// A storm that has not brought its violations by then is not going to.
+const STORM_WAIT: Duration = Duration::from_secs(600);
+
+/// How the database is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// SIGSTOP: it takes connections and never answers.
+    Stopped,
+    /// `kill -9`: nobody is there.
+    Killed,
+    /// `LOCK TABLES … WRITE`, held by somebody else.
+    Locked,
+    /// It writes, but each answer to a write is cut off.
+    RepliesCut,
+}
+
+/// Before, in and after the outage.
+#[derive(Clone, Copy, Debug)]
+struct Phases {
+    begin: u64,
+    end: u64,
+}
+
+/// One outage of at least `lasts`, until `n_violations` have come up in it.
+pub fn outage(run: &Run, name: &str, how: Outage, lasts: Duration, n_violations: u64) -> Outcome {
+    let began = Instant::now();
+    let mut dice = Dice::of(run.seed, 3);
+    let mut world = run.world(name);
+    // 3,200 reports a second at most, every other one of which violates.
+    let storm = Load { streams: 2, instances: 40, pace_ms: 50, rotate_ms: 300, shape: Shape::Storm, seed: run.seed };
+    for place in 0..2 {
+        world.add_agent(Load { seed: run.seed ^ place, ..storm.clone() });
+    }
+    let before = lasts / 5;
+    let mut answers = [Vec::new(), Vec::new(), Vec::new()];
+    storm_on(&mut world, &mut answers[0], before, 0, |_| {});
+
+    let begin = now_us();
+    let mut lock = None;
+    match how {
+        Outage::Stopped => world.mariadb().pause(),
+        Outage::Killed => world.mariadb().kill9(),
+        Outage::Locked => {
+            let mut conn = world.mariadb().conn();
+            conn.query_drop(format!("LOCK TABLES {}.alerts WRITE", world.database())).unwrap();
+            lock = Some(conn);
+        }
+        Outage::RepliesCut => {}
+    }
+    storm_on(&mut world, &mut answers[1], lasts, 2 * n_violations, |world| {
+        if how == Outage::RepliesCut && !world.back.waits_to_cut() {
+            let reply_bytes = dice.below(MAX_REPLY_BYTES + 1) as usize;
+            world.back.cut_reply(Some(ReplyCut { request_bytes: WRITE_BYTES, reply_bytes }));
+        }
+    });
+    let n_cut = world.back.n_replies_cut();
+    match how {
+        Outage::Stopped => world.mariadb().resume(),
+        Outage::Killed => world.mariadb().restart(),
+        Outage::Locked => drop(lock),
+        Outage::RepliesCut => world.back.cut_reply(None),
+    }
+    let end = now_us();
+    storm_on(&mut world, &mut answers[2], before, 0, |_| {});
+
+    let phases = Phases { begin, end };
+    let ledgers = read_all(&world.folder().join("ledgers")).unwrap();
+    let in_outage = |at: u64| (begin..end).contains(&at);
+    let n_raised = episodes(&ledgers).keys().filter(|key| in_outage(key.triggered_at)).count();
+    let mut notes = vec![format!("{n_raised} violations in {} s without the database", (end - begin) / 1_000_000)];
+    notes.extend((how == Outage::RepliesCut).then(|| format!("{n_cut} replies to writes cut off")));
+    let receipts = phases.split(&ledgers);
+    for (n, phase) in ["before", "during", "after"].into_iter().enumerate() {
+        notes.push(format!("{phase}: receipts {}, /status {}", Times::of(&receipts[n]), Times::of(&answers[n])));
+    }
+    let (n_receipts, n_answers) = (receipts[1].len(), answers[1].len());
+    let mut outcome = Outcome { n_faults: n_cut.max(1), notes, ..Outcome::of(name, began, world) };
+    if n_receipts == 0 || n_answers == 0 {
+        outcome.verdict.and_broken(format!("{n_receipts} receipts and {n_answers} answers of /status in the outage"));
+    }
+    if (n_raised as u64) < n_violations {
+        outcome
+            .verdict
+            .and_broken(format!("a storm of {n_raised} violations, not {n_violations}: it proves too little"));
+    }
+    if how == Outage::RepliesCut && n_cut == 0 {
+        outcome.verdict.and_broken("no reply was cut: the fault never came");
+    }
+    outcome
+}
+
+/// Lets the storm go on until it has lasted and has sent so many reports, and asks `/status` all along.
+fn storm_on(world: &mut World, answers: &mut Vec<u64>, lasts: Duration, n_reports: u64, mut each: impl FnMut(&World)) {
+    let began = Instant::now();
+    let (from, _) = world.look();
+    let mut asked: Option<Instant> = None;
+    found(STORM_WAIT, "the storm brings its violations", || {
+        each(world);
+        if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
+            asked = Some(Instant::now());
+            let began = Instant::now();
+            if world.server.balance(Duration::from_secs(10)).is_ok() {
+                answers.push(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+            }
+        }
+        (began.elapsed() >= lasts && world.look().0 - from >= n_reports).then_some(())
+    });
+}
+
+impl Phases {
+    /// How long receipts took whose calls ended before, in and after the outage.
+    fn split(self, ledgers: &[Contents]) -> [Vec<u64>; 3] {
+        let mut split = [Vec::new(), Vec::new(), Vec::new()];
+        for receipt in ledgers.iter().flat_map(|ledger| &ledger.receipts) {
+            let asked_at = receipt.at_us - receipt.latency_us;
+            let phase = usize::from(asked_at >= self.begin) + usize::from(asked_at >= self.end);
+            split[phase].push(receipt.latency_us);
+        }
+        split
+    }
+}
+
+/// The quantiles of some times.
+struct Times {
+    n: usize,
+    p50: Duration,
+    p99: Duration,
+    max: Duration,
+}
+
+impl Times {
+    fn of(micros: &[u64]) -> Self {
+        let mut sorted = micros.to_vec();
+        sorted.sort_unstable();
+        let at = |percent: usize| {
+            let place = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+            Duration::from_micros(sorted.get(place).copied().unwrap_or_default())
+        };
+        Self { n: sorted.len(), p50: at(50), p99: at(99), max: at(100) }
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
+        write!(f, "{} of p50 {:.1} p99 {:.1} max {:.1} ms", self.n, ms(self.p50), ms(self.p99), ms(self.max))
+    }
+}

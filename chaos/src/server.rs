@@ -1,0 +1,185 @@
+//! The real server as a process: its binary, free ports, a data directory that survives it, and every way to end it.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::wait::{SOON, found};
+
+/// A server that answers at all does so within this.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// How a server is to be started.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Its binary.
+    pub program: PathBuf,
+    /// Its working directory: the rule file, the data, the log.
+    pub folder: PathBuf,
+    /// Of a MySQL; `None`: SQLite.
+    pub database_url: Option<String>,
+}
+
+/// A running (or stopped, or killed) server. It ends with its value.
+#[derive(Debug)]
+pub struct Server {
+    setup: Setup,
+    child: Child,
+    /// Where in the log this process began.
+    log_from: u64,
+    grpc: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Server {
+    /// Starts one and waits until it is ready.
+    pub fn start(setup: Setup) -> Self {
+        let (child, log_from) = spawn(&setup);
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { setup, child, log_from, grpc: nowhere, http: nowhere };
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts it again, after its end, on the same data and other ports; [`Self::wait_until_ready`] tells when it is there.
+    pub fn restart(&mut self) {
+        (self.child, self.log_from) = spawn(&self.setup);
+    }
+
+    /// Waits until it says that it is ready, and where.
+    pub fn wait_until_ready(&mut self) {
+        let log = self.setup.folder.join("server.log");
+        let line = found(SOON, "the server is ready", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the server ended, {status}: see {}", log.display());
+            }
+            self.log("ready").pop()
+        });
+        let addr = |key: &str| line[key].as_str().unwrap().parse().unwrap();
+        (self.grpc, self.http) = (addr("grpc"), addr("http"));
+    }
+
+    /// Where it takes reports.
+    pub fn grpc(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Its lines with this message, of this process.
+    pub fn log(&self, message: &str) -> Vec<Value> {
+        let mut text = String::new();
+        let mut file = File::open(self.setup.folder.join("server.log")).unwrap();
+        file.seek(SeekFrom::Start(self.log_from)).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        let lines = text.lines().filter(|line| line.contains(message));
+        lines
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(|line: &Value| line["message"] == message)
+            .collect()
+    }
+
+    /// Asks REST; what it says if it does not answer in time, or with an error.
+    pub fn ask(&self, path: &str) -> Result<Value, String> {
+        self.ask_within(ANSWER_WAIT, path)
+    }
+
+    /// The same, with a time-out.
+    pub fn ask_within(&self, within: Duration, path: &str) -> Result<Value, String> {
+        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(within)).build().into();
+        let mut answer = agent.get(format!("http://{}{path}", self.http)).call().map_err(|err| err.to_string())?;
+        let text = answer.body_mut().with_config().limit(1 << 30).read_to_string().map_err(|err| err.to_string())?;
+        serde_json::from_str(&text).map_err(|err| err.to_string())
+    }
+
+    /// The balance of `/status`.
+    pub fn balance(&self, within: Duration) -> Result<Balance, String> {
+        // One service is enough: the balance is that of all.
+        self.ask_within(within, "/status?limit=1").map(|status| Balance::of(&status["balance"]))
+    }
+
+    /// Kills it as the kernel would.
+    pub fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        send_signal(self.child.id(), name);
+    }
+
+    /// Waits for its end; its exit code, `None` if a signal ended it.
+    pub fn exit_code(&mut self, within: Duration) -> Option<i32> {
+        found(within, "the server ends", || self.child.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Errors mean that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(setup: &Setup) -> (Child, u64) {
+    let log = File::options().create(true).append(true).open(setup.folder.join("server.log")).unwrap();
+    let log_from = log.metadata().unwrap().len();
+    let mut command = Command::new(&setup.program);
+    // The caller's environment may name a database or set flags.
+    command.env_clear().env("RUST_BACKTRACE", "1");
+    if let Some(url) = &setup.database_url {
+        command.env("DATABASE_URL", url);
+    }
+    let child = command
+        .args(["--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--log-format", "json"])
+        .args(["--config", "rules.toml", "--data-dir", "data"])
+        .current_dir(&setup.folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|err| panic!("{}: {err}; build the server first", setup.program.display()));
+    (child, log_from)
+}
+
+/// Sends a signal: STOP, CONT, TERM.
+pub(crate) fn send_signal(pid: u32, name: &str) {
+    let kill = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
+    assert!(kill.success(), "process {pid} is gone");
+}
+
+/// The accounts of `/status`.
+#[derive(Clone, Debug)]
+pub struct Balance(Value);
+
+impl Balance {
+    fn of(balance: &Value) -> Self {
+        Self(balance.clone())
+    }
+
+    /// One figure.
+    pub fn get(&self, name: &str) -> u64 {
+        self.0[name].as_u64().unwrap_or_else(|| panic!("/status has no figure {name}: {}", self.0))
+    }
+
+    /// Nothing is on its way any more.
+    pub fn is_settled(&self) -> bool {
+        self.get("queued") == 0 && self.get("pending") == 0
+    }
+
+    /// What does not add up, if anything.
+    pub fn fault(&self) -> Option<String> {
+        let sum = |names: &[&str]| names.iter().map(|name| self.get(name)).sum::<u64>();
+        let received = self.get("received") == sum(&["accepted", "rejected", "duplicates", "queued"]);
+        let events = self.get("events") == sum(&["stored", "pending", "dead_letter"]);
+        let whole = received && events && self.get("dead_letter") == 0;
+        (!whole).then(|| format!("the balance of /status: {}", self.0))
+    }
+}

@@ -1,0 +1,78 @@
+//! The proof, as far as every test run can afford it: kills, cuts and stops under load, after which the history holds
+//! each violation once and in its right final state. `make chaos` has more of each, and outages of a minute.
+
+use std::path::Path;
+
+use gopherwatch_chaos::{
+    scenario::{Outcome, Run, Victim, kills, pauses, reply_cuts, shutdowns, stream_cuts},
+    world::{Programs, Store},
+};
+
+use crate::support::{figures::say, wait::alone};
+
+/// The same each time: a run that fails can be run again.
+const SEED: u64 = 4;
+
+/// The harness's own binary stands beside the server's: Cargo does not build other packages' binaries for a test.
+fn run(store: Store) -> Run {
+    let server = Path::new(env!("CARGO_BIN_EXE_gopherwatch-server")).to_owned();
+    let chaos = server.with_file_name("chaos");
+    assert!(chaos.is_file(), "{} is not there: run `cargo build --workspace` first", chaos.display());
+    Run { programs: Programs { server, chaos }, seed: SEED, store }
+}
+
+fn assert_kept(outcome: &Outcome) {
+    say(&outcome.to_string());
+    assert!(outcome.is_clean(), "seed {SEED}: {outcome}");
+}
+
+#[test]
+fn a_killed_server_loses_and_doubles_nothing() {
+    let _alone = alone();
+    assert_kept(&kills(&run(Store::Mariadb), "kill-server", &[Victim::Server], 10));
+    assert_kept(&kills(&run(Store::Sqlite), "kill-server-sqlite", &[Victim::Server], 3));
+}
+
+#[test]
+fn a_killed_database_loses_and_doubles_nothing() {
+    let _alone = alone();
+    assert_kept(&kills(&run(Store::Mariadb), "kill-mariadb", &[Victim::Mariadb], 3));
+}
+
+#[test]
+fn a_killed_agent_loses_and_doubles_nothing() {
+    let _alone = alone();
+    assert_kept(&kills(&run(Store::Sqlite), "kill-agent", &[Victim::Agent], 5));
+}
+
+#[test]
+fn all_of_them_killed_lose_and_double_nothing() {
+    let _alone = alone();
+    let all = [Victim::Server, Victim::Mariadb, Victim::Agent];
+    assert_kept(&kills(&run(Store::Mariadb), "kill-all", &all, 3));
+}
+
+#[test]
+fn held_in_mid_air_nothing_is_lost_or_doubled() {
+    let _alone = alone();
+    let all = [Victim::Server, Victim::Mariadb, Victim::Agent];
+    assert_kept(&pauses(&run(Store::Mariadb), "pause-any", &all, 3));
+}
+
+#[test]
+fn a_write_whose_reply_is_cut_off_is_not_repeated_in_the_history() {
+    let _alone = alone();
+    assert_kept(&reply_cuts(&run(Store::Mariadb), "reply-cut", 2));
+}
+
+#[test]
+fn a_stream_that_is_cut_off_anywhere_is_sent_again_and_counts_once() {
+    let _alone = alone();
+    assert_kept(&stream_cuts(&run(Store::Sqlite), "stream-cut", 25));
+}
+
+#[test]
+fn stopped_under_load_it_begins_no_write_and_loses_nothing() {
+    let _alone = alone();
+    assert_kept(&shutdowns(&run(Store::Mariadb), "sigterm", 5));
+}
