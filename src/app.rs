@@ -170,8 +170,8 @@ impl App {
         stats.instances.set(state.n_instances() as i64);
         info!(log, "restored from the journal"; "instances" => n_instances, "firing" => n_firing);
 
-        let lines_cursor = journal.cursor(deliver::LINES).expect("named in the options above");
-        let store_cursor = journal.cursor(deliver::STORE).expect("named in the options above");
+        let lines_cursor = journal.sinks().add(deliver::LINES);
+        let store_cursor = journal.sinks().add(deliver::STORE);
         let lines_reader = journal.reader()?;
         let store_reader = journal.reader()?;
 
@@ -210,14 +210,16 @@ impl App {
         let store = {
             let (stop, stopped) = bounded(0);
             let options = deliver::Options { retention: config.retention, inherited_seq: journal.last_seq() };
-            let cursor = (store_reader, store_cursor);
+            let source = deliver::Source { reader: store_reader, cursor: store_cursor, firing: state.active_alerts() };
             let thread =
-                deliver::start_store(options, alerts.clone(), cursor, stopped, (stats.clone(), health.clone()), log)?;
+                deliver::start_store(options, alerts.clone(), source, stopped, (stats.clone(), health.clone()), log)?;
             Stage { stop, thread }
         };
         let journal::Running { entries, thread: journal } = journal.start(stats.clone(), health.clone(), log)?;
-        if !entry.is_empty() && entries.send(entry).is_err() {
-            warn!(log, "the journal ended as the server started");
+        for part in entry.split().into_iter().filter(|part| !part.is_empty()) {
+            if entries.send(part).is_err() {
+                warn!(log, "the journal ended as the server started");
+            }
         }
         let dispatch = dispatch::Options { n_lanes: config.n_workers, queue_reports: config.queue_reports };
         let (dispatcher, queues) = Dispatcher::new(dispatch, stats.clone());

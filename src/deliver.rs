@@ -11,7 +11,7 @@ mod store;
 
 pub use lines::start as start_lines;
 pub use receivers::{Changes, Context as ReceiversContext, Receivers, receivers, start as start_receivers};
-pub use store::{Options, start as start_store};
+pub use store::{Options, Source, start as start_store};
 
 /// The store's cursor.
 pub const STORE: &str = "store";

@@ -261,8 +261,10 @@ impl Lane {
         }
         // The journal ends after its last sender: if it is gone it has died, which ends the whole server. What it did
         // not take was never receipted.
-        if self.shared.journal.send(entry).is_err() {
-            slog::debug!(self.shared.log, "the journal is gone");
+        for part in entry.split() {
+            if self.shared.journal.send(part).is_err() {
+                slog::debug!(self.shared.log, "the journal is gone");
+            }
         }
     }
 }

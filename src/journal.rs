@@ -1,48 +1,50 @@
 //! Stage 4: the local durable log of events, and of how far each instance has come.
 //!
 //! One thread, one SQLite file, one transaction per commit: events as whole rows, instances as they were behind them.
-//! It never waits to gather: it commits what arrived during the last commit. Receipts are given when the commit that
-//! holds them is done (I9); everything behind it is a cursor on it (I10).
+//! It never waits to gather events: it commits what arrived during the last commit. Receipts are given when the commit
+//! that holds them is done (I9); everything behind it is a cursor on it (I10).
 
+mod error;
 mod file;
+mod reader;
 mod record;
+mod seal;
+mod sinks;
+mod space;
+mod stage;
 
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use slog::{Logger, error, info};
+use crossbeam_channel::{Sender, bounded};
+use slog::{Logger, error};
 use uuid::Uuid;
 
-pub use file::{JournalError, Reader};
-pub use record::{RestoredInstance, Snapshot};
+pub use error::JournalError;
+pub use reader::{Reader, Recorded};
+pub use record::{RecordError, RestoredInstance, Snapshot};
+pub use sinks::{DeadLetter, SinkCursor, Sinks};
 
 use crate::{
     dispatch::Receipt,
     health::{Condition, Health},
-    model::{Alert, Event, EventKind, Timestamp},
+    log::chain,
+    model::Event,
     rules::RuleRecord,
     stats::Stats,
 };
 use file::File;
+use stage::Stage;
 
-/// Entries that may wait for a commit, and most of one. Each is of one batch, so that this bounds the events in
-/// memory (I1).
+/// Entries that may wait for the journal's thread, beside those that it holds (I1).
 const MAX_WAITING_ENTRIES: usize = 64;
-/// Events of one commit, but for the entry that goes past it.
-const MAX_COMMIT_EVENTS: usize = 1_000;
-/// How often an idle journal saves its cursors and drops what every sink has had for long.
-const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
-/// Waits before a failed commit is tried again: doubling between these.
-const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Events of one entry; more are given in several.
+const MAX_ENTRY_EVENTS: usize = 1_000;
 
 /// What a lane gives to the journal at once: all of it becomes durable together.
 #[derive(Debug, Default)]
@@ -62,30 +64,30 @@ impl Entry {
     pub fn is_empty(&self) -> bool {
         self.events.is_empty() && self.snapshots.is_empty() && self.receipts.is_empty() && self.rules.is_none()
     }
-}
 
-/// How far one sink has come: it has had every event up to this number.
-#[derive(Clone, Debug)]
-pub struct SinkCursor {
-    name: &'static str,
-    position: Arc<AtomicU64>,
-    doorbell: Receiver<()>,
-}
-
-impl SinkCursor {
-    /// The number of the last event delivered.
-    pub fn position(&self) -> u64 {
-        self.position.load(Ordering::Acquire)
+    /// What it takes in memory, roughly: one for each event, snapshot and receipt.
+    fn weight(&self) -> usize {
+        self.events.len() + self.snapshots.len() + self.receipts.len()
     }
 
-    /// Every event up to `seq` is delivered. Saved with the next commit: until then a crash delivers again (I10).
-    pub fn advance(&self, seq: u64) {
-        self.position.store(seq, Ordering::Release);
-    }
-
-    /// Rings after each commit with events.
-    pub fn doorbell(&self) -> &Receiver<()> {
-        &self.doorbell
+    /// The same in entries of about a thousand events: none of them takes the journal long, and each instance is in one
+    /// of them with all that is told of it. New rules are in the first, receipts in the last.
+    pub fn split(self) -> Vec<Self> {
+        let n_parts = self.events.len().div_ceil(MAX_ENTRY_EVENTS);
+        if n_parts <= 1 {
+            return vec![self];
+        }
+        let mut parts: Vec<_> = (0..n_parts).map(|_| Self::default()).collect();
+        let place = |hash: u64| (hash % n_parts as u64) as usize;
+        for event in self.events {
+            parts[place(event.alert.key.hash())].events.push(event);
+        }
+        for snapshot in self.snapshots {
+            parts[place(snapshot.key.hash())].snapshots.push(snapshot);
+        }
+        parts[0].rules = self.rules;
+        parts[n_parts - 1].receipts = self.receipts;
+        parts
     }
 }
 
@@ -96,7 +98,7 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Largest size of the file, in bytes.
     pub max_bytes: u64,
-    /// The sinks by name, each of which gets a cursor.
+    /// The sinks that get every event, by name.
     pub sinks: &'static [&'static str],
 }
 
@@ -105,14 +107,7 @@ pub struct Options {
 pub struct Journal {
     file: File,
     path: PathBuf,
-    sinks: Vec<Sink>,
-}
-
-#[derive(Debug)]
-struct Sink {
-    cursor: SinkCursor,
-    ring: Sender<()>,
-    saved: u64,
+    sinks: Sinks,
 }
 
 /// A running journal.
@@ -129,13 +124,8 @@ impl Journal {
     pub fn open(options: &Options) -> Result<Self, JournalError> {
         let path = options.data_dir.join("journal.db");
         let file = File::open(&path, options.max_bytes)?;
-        let sinks = options.sinks.iter().map(|name| {
-            let saved = file.cursor(name)?;
-            let (ring, doorbell) = bounded(1);
-            let cursor = SinkCursor { name, position: Arc::new(AtomicU64::new(saved)), doorbell };
-            Ok(Sink { cursor, ring, saved })
-        });
-        let sinks = sinks.collect::<Result<_, JournalError>>()?;
+        let sinks = Sinks::new(file.sinks()?, file.last_seq());
+        options.sinks.iter().for_each(|name| drop(sinks.add_essential(name)));
         Ok(Self { file, path, sinks })
     }
 
@@ -159,9 +149,10 @@ impl Journal {
         self.file.last_seq()
     }
 
-    /// The cursor of a sink that the options named.
-    pub fn cursor(&self, name: &str) -> Option<SinkCursor> {
-        self.sinks.iter().map(|sink| &sink.cursor).find(|cursor| cursor.name == name).cloned()
+    /// The sinks: those of the options, and others that come and go. Those that are not there when the journal starts
+    /// are forgotten.
+    pub fn sinks(&self) -> &Sinks {
+        &self.sinks
     }
 
     /// A connection to read events by, for one sink.
@@ -179,133 +170,30 @@ impl Journal {
         let (entries, input) = bounded(MAX_WAITING_ENTRIES);
         stats.events.set(self.file.last_seq());
         health.set("journal", Condition::Ok, self.path.display().to_string());
+        self.sinks.forget_unclaimed();
         let log = log.new(slog::o!("thread" => "journal"));
-        let stage = Stage { file: self.file, sinks: self.sinks, stats, health, log, last_clean: Instant::now() };
-        let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || stage.run(&input))?;
+        let stage = Stage::new(self.file, self.sinks, (stats, health), log, Instant::now());
+        let run = move || stage.run(&input)?.close();
+        let thread = thread::Builder::new().name("journal".to_owned()).spawn(run)?;
         Ok(Running { entries, thread })
     }
 }
 
-struct Stage {
-    file: File,
-    sinks: Vec<Sink>,
-    stats: Arc<Stats>,
-    health: Health,
-    log: Logger,
-    last_clean: Instant,
-}
-
-impl Stage {
-    fn run(mut self, input: &Receiver<Entry>) -> Result<(), JournalError> {
-        loop {
-            let mut entries = match input.recv_timeout(HOUSEKEEPING_EVERY) {
-                Ok(entry) => vec![entry],
-                Err(RecvTimeoutError::Timeout) => Vec::new(),
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            let mut n_events = entries.first().map_or(0, |entry| entry.events.len());
-            while n_events < MAX_COMMIT_EVENTS && (1..MAX_WAITING_ENTRIES).contains(&entries.len()) {
-                let Ok(entry) = input.try_recv() else { break };
-                n_events += entry.events.len();
-                entries.push(entry);
-            }
-            self.commit(entries)?;
-        }
-        self.commit(Vec::new())?;
-        self.file.close()
-    }
-
-    /// Makes the entries durable, however often that takes, and tells everybody.
-    fn commit(&mut self, entries: Vec<Entry>) -> Result<(), JournalError> {
-        let delivered = self.delivered();
-        // In a storm old events are dropped as fast as new ones come; else now and then.
-        let clean = self.last_clean.elapsed() >= HOUSEKEEPING_EVERY || self.file.has_too_many(delivered);
-        let moved = self.sinks.iter().any(|sink| sink.saved != sink.cursor.position());
-        if entries.is_empty() && !moved && !(clean && self.file.has_old(delivered)) {
-            return Ok(());
-        }
-        let mut wait = RETRY_WAIT.0;
-        let began = loop {
-            let began = Instant::now();
-            let cursors = self.cursors();
-            match self.file.commit(&entries, &cursors, clean.then_some(delivered)) {
-                Ok(()) => {
-                    self.saved(&cursors);
-                    break began;
-                }
-                Err(err) if err.is_transient() => self.cannot_write(&err)?,
-                Err(err) => {
-                    error!(self.log, "the journal cannot be trusted any longer: stopping";
-                        "error" => crate::log::chain(&err));
-                    return Err(err);
-                }
-            }
-            thread::sleep(wait);
-            wait = (wait * 2).min(RETRY_WAIT.1);
+/// Looks through the file beside everything else, and says what is wrong with it: a start would wait for this for long.
+pub fn look_for_damage(reader: Reader, health: Health, log: &Logger) -> io::Result<()> {
+    let log = log.new(slog::o!("thread" => "journal-check"));
+    let run = move || {
+        let damage = match reader.find_damage() {
+            Ok(None) => return,
+            Ok(Some(damage)) => damage,
+            Err(err) => chain(&err),
         };
-        if self.health.set("journal", Condition::Ok, self.file.path().display().to_string()) {
-            info!(self.log, "the journal writes again");
-        }
-        if clean {
-            self.last_clean = Instant::now();
-        }
-        self.told(entries, began);
-        Ok(())
-    }
-
-    /// Says so, and makes what room there is: sinks go on while the journal cannot write, and what they have had since
-    /// can go.
-    fn cannot_write(&mut self, err: &JournalError) -> Result<(), JournalError> {
-        let reason = crate::log::chain(err);
-        if self.health.set("journal", Condition::Degraded, format!("cannot write: {reason}")) {
-            error!(self.log, "the journal cannot write: receipts wait until it can"; "error" => reason);
-        }
-        self.stats.journal_errors.inc();
-        let cursors = self.cursors();
-        match self.file.make_room(&cursors, self.delivered()) {
-            Ok(()) => self.saved(&cursors),
-            Err(err) if err.is_transient() => {}
-            Err(err) => return Err(err),
-        }
-        Ok(())
-    }
-
-    /// Every sink has had the events up to this number.
-    fn delivered(&self) -> u64 {
-        self.sinks.iter().map(|sink| sink.cursor.position()).min().unwrap_or(0)
-    }
-
-    fn cursors(&self) -> Vec<(&'static str, u64)> {
-        self.sinks.iter().map(|sink| (sink.cursor.name, sink.cursor.position())).collect()
-    }
-
-    fn saved(&mut self, cursors: &[(&'static str, u64)]) {
-        self.sinks.iter_mut().zip(cursors).for_each(|(sink, (_, position))| sink.saved = *position);
-    }
-
-    /// The commit is done: gives the receipts, wakes the sinks, counts.
-    fn told(&self, entries: Vec<Entry>, began: Instant) {
-        self.stats.journal_commits.inc();
-        self.stats.journal_commit.observe(began.elapsed().as_secs_f64());
-        self.stats.events.set(self.file.last_seq());
-        let now = Timestamp::now();
-        let mut any_event = false;
-        for entry in entries {
-            any_event |= !entry.events.is_empty();
-            for event in entry.events.iter().filter(|event| event.kind == EventKind::Raise) {
-                let Alert { triggered_at, received_at, .. } = *event.alert;
-                self.stats.raise_received.observe(received_at.since(triggered_at).as_secs_f64());
-                self.stats.raise_durable.observe(now.since(received_at).as_secs_f64());
-            }
-            entry.receipts.into_iter().for_each(Receipt::give);
-        }
-        if any_event {
-            for sink in &self.sinks {
-                // A full doorbell rings already.
-                let _ = sink.ring.try_send(());
-            }
-        }
-    }
+        let what_now = "let the store take what is in it, then move it away and start again";
+        health.set("journal_file", Condition::Degraded, format!("the journal's file is damaged: {damage}; {what_now}"));
+        error!(log, "the journal's file is damaged: {}", what_now; "damage" => damage);
+    };
+    // Nobody waits for it: it reads only, and ends with the process.
+    thread::Builder::new().name("journal-check".to_owned()).spawn(run).map(drop)
 }
 
 #[cfg(test)]

@@ -141,8 +141,12 @@ pub struct Stats {
     pub journal_commit: Histogram,
     /// Journal transactions that failed and are tried again.
     pub journal_errors: Counter,
+    /// The part of the journal's largest size that is in use, from 0 to 1.
+    pub journal_fill: Gauge<f64, AtomicU64>,
     /// Events in the journal since its creation.
     pub events: Gauge<u64, AtomicU64>,
+    /// The number of the last of them that the store's writer is done with.
+    pub store_position: Gauge<u64, AtomicU64>,
     /// Of these, delivered to the store.
     pub events_stored: Gauge<u64, AtomicU64>,
     /// Of these, refused by the store for ever.
@@ -217,7 +221,13 @@ impl Stats {
             journal_commits: counter(r, "journal_commits", "Journal transactions"),
             journal_commit: seconds(r, "journal_commit", "How long journal transactions took"),
             journal_errors: counter(r, "journal_errors", "Journal transactions that failed and are tried again"),
+            journal_fill: {
+                let part = Gauge::<f64, AtomicU64>::default();
+                r.register("journal_used_ratio", "Part of the journal's largest size that is in use", part.clone());
+                part
+            },
             events: gauge(r, "journal_events", "Events since the journal's creation"),
+            store_position: gauge(r, "store_position", "Number of the last event that the store's writer is done with"),
             events_stored: gauge(r, "store_events", "Events delivered to the store since the journal's creation"),
             events_dead: gauge(r, "store_dead_letters", "Events that the store refused for ever"),
             store_batches: counter(r, "store_batches", "Statements that wrote rows"),
@@ -297,6 +307,7 @@ impl Stats {
     /// The accounts now.
     pub fn balance(&self) -> Balance {
         let (stored, dead_letter) = (self.events_stored.get(), self.events_dead.get());
+        let position = self.store_position.get();
         let events = self.events.get();
         Balance {
             accepted: self.accepted.get(),
@@ -306,7 +317,7 @@ impl Stats {
             received: self.received.get(),
             events,
             stored,
-            pending: events.saturating_sub(stored + dead_letter),
+            pending: events.saturating_sub(position),
             dead_letter,
         }
     }

@@ -11,7 +11,7 @@ use slog::{Logger, error};
 
 use super::is_over;
 use crate::{
-    journal::{Reader, SinkCursor},
+    journal::{Reader, Recorded, SinkCursor},
     log::{AlertLog, chain},
 };
 
@@ -43,8 +43,12 @@ fn run(lines: &AlertLog, reader: &Reader, cursor: &SinkCursor, stop: &Receiver<(
                 recv(stop) -> _ => {}
             },
             Ok(events) => {
-                for (seq, event) in events {
-                    lines.write(&event);
+                for Recorded { seq, event, .. } in events {
+                    match event {
+                        Ok(event) => lines.write(&event),
+                        Err(err) => error!(log, "an alert line is lost: its event in the journal is damaged";
+                            "seq" => seq, "error" => chain(&err)),
+                    }
                     cursor.advance(seq);
                 }
             }

@@ -1,25 +1,27 @@
 //! The alert history as a sink: batches of rows into the store, one statement at a time, with retry.
 //!
 //! A lone violation is written at once. In a storm a statement begins at most every [`PACE`], so that the rows of many
-//! commits share it. Told to stop, the writer begins no other statement.
+//! commits share it. What is kept of earlier deliveries is delivered again where a database may have lost it. A row that
+//! the store refuses for ever becomes a dead letter, and holds up no other. Told to stop, the writer begins no other
+//! statement.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     io,
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, select};
-use slog::{Logger, info, warn};
+use crossbeam_channel::{Receiver, select};
+use slog::{Logger, error, info, warn};
 
 use super::is_over;
 use crate::{
     health::{Condition, Health},
-    journal::{Reader, SinkCursor},
+    journal::{DeadLetter, JournalError, Reader, Recorded, SinkCursor},
     log::chain,
-    model::{Alert, Event, EventKind, Timestamp},
+    model::{Alert, EventKind, Timestamp},
     stats::Stats,
     store::{AlertStore, StoreError},
 };
@@ -31,6 +33,8 @@ const MAX_BATCH: usize = 1_000;
 const PACE: Duration = Duration::from_millis(20);
 /// Waits before a failed statement is tried again: doubling between these.
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Deliveries begin again from the first event that is kept this often at most, however often the store fails.
+const AGAIN_EVERY: Duration = Duration::from_secs(60);
 /// How often rows past the retention are looked for, and how many are deleted at once.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 const PRUNE_ROWS: u32 = 1_000;
@@ -44,35 +48,45 @@ pub struct Options {
     pub inherited_seq: u64,
 }
 
+/// What the writer takes events from.
+#[derive(Debug)]
+pub struct Source {
+    /// The journal.
+    pub reader: Reader,
+    /// The writer's place in it.
+    pub cursor: SinkCursor,
+    /// The alerts that fire as the server starts: a store that is not the one of earlier runs gets their rows first.
+    pub firing: Vec<Arc<Alert>>,
+}
+
 /// Starts the thread. It ends when `stop` is disconnected, after the statement in flight.
 pub fn start(
     options: Options,
     store: Arc<dyn AlertStore>,
-    (reader, cursor): (Reader, SinkCursor),
+    source: Source,
     stop: Receiver<()>,
     (stats, health): (Arc<Stats>, Health),
     log: &Logger,
 ) -> io::Result<JoinHandle<()>> {
-    stats.events_stored.set(cursor.position());
-    health.set("store", Condition::Degraded, format!("{}: not reached yet", store.describe()));
     let log = log.new(slog::o!("thread" => "deliver-store"));
-    let writer = Writer {
-        options,
-        store,
-        reader,
-        cursor,
-        stop,
-        stats,
-        health,
-        log,
-        prepared: false,
-        failing: None,
-        max_batch: MAX_BATCH,
-        retry_wait: RETRY_WAIT.0,
-        last_begin: None,
-        last_prune: Instant::now(),
-    };
-    thread::Builder::new().name("deliver-store".to_owned()).spawn(move || writer.run())
+    let mut writer = Writer::new(options, store, source, (stats, health), log, Instant::now());
+    thread::Builder::new().name("deliver-store".to_owned()).spawn(move || {
+        while !is_over(&stop) {
+            let next = writer.step(Instant::now());
+            writer.wait(next, &stop);
+        }
+    })
+}
+
+/// When the writer has something to do again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Now.
+    Now,
+    /// Not before this, whatever comes.
+    At(Instant),
+    /// When there are events, or at this time.
+    EventsUntil(Instant),
 }
 
 /// What the writer does to the store.
@@ -82,16 +96,27 @@ enum Step {
     Write,
 }
 
-struct Writer {
+pub(super) struct Writer {
     options: Options,
     store: Arc<dyn AlertStore>,
     reader: Reader,
     cursor: SinkCursor,
-    stop: Receiver<()>,
     stats: Arc<Stats>,
     health: Health,
     log: Logger,
     prepared: bool,
+    /// Rows that a store which is new to us lacks.
+    unknown_to_store: VecDeque<Arc<Alert>>,
+    /// What is delivered again: behind the first number, up to the second.
+    again: Option<(u64, u64)>,
+    wants_again: bool,
+    last_again: Option<Instant>,
+    /// Whether fresh events go before those that are delivered again.
+    fresh_first: bool,
+    /// Dead letters of earlier runs, each tried once more.
+    letters: Option<VecDeque<Recorded>>,
+    /// A row that was refused, and is buried if it is refused again by a table that is as it should be.
+    suspect: Option<u64>,
     /// What failed last and has not worked since.
     failing: Option<Step>,
     max_batch: usize,
@@ -101,97 +126,284 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self) {
-        while !is_over(&self.stop) {
-            if let Err(failure) = self.step() {
-                self.failed(&failure);
-            }
+    pub(super) fn new(
+        options: Options,
+        store: Arc<dyn AlertStore>,
+        Source { reader, cursor, firing }: Source,
+        (stats, health): (Arc<Stats>, Health),
+        log: Logger,
+        now: Instant,
+    ) -> Self {
+        let identity = store.describe();
+        health.set("store", Condition::Degraded, format!("{identity}: not reached yet"));
+        let is_another = cursor.identity().is_some_and(|known| known != identity);
+        if is_another {
+            info!(log, "the store is another one than before: it gets the alerts that fire, and what comes";
+                "store" => identity.as_str(), "firing" => firing.len());
+        }
+        let writer = Self {
+            options,
+            store,
+            reader,
+            stats,
+            health,
+            log,
+            prepared: false,
+            unknown_to_store: if is_another { firing.into() } else { VecDeque::new() },
+            again: None,
+            // A database that went down with us may have lost its last second.
+            wants_again: !is_another,
+            last_again: None,
+            fresh_first: true,
+            letters: None,
+            suspect: None,
+            failing: None,
+            max_batch: MAX_BATCH,
+            retry_wait: RETRY_WAIT.0,
+            last_begin: None,
+            last_prune: now,
+            cursor,
+        };
+        writer.count();
+        writer
+    }
+
+    /// Does at most one thing to the store, and says when to come again.
+    pub(super) fn step(&mut self, now: Instant) -> Next {
+        match self.work(now) {
+            Ok(next) => next,
+            Err(failure) => self.failed(&failure, now),
         }
     }
 
-    /// Writes one batch, or waits for one.
-    fn step(&mut self) -> Result<(), Failure> {
+    fn wait(&self, next: Next, stop: &Receiver<()>) {
+        match next {
+            Next::Now => {}
+            Next::At(at) => {
+                // Ends early when told to stop.
+                let _ = stop.recv_deadline(at);
+            }
+            Next::EventsUntil(at) => select! {
+                recv(self.cursor.doorbell()) -> _ => {}
+                recv(stop) -> _ => {}
+                default(at.saturating_duration_since(Instant::now())) => {}
+            },
+        }
+    }
+
+    fn work(&mut self, now: Instant) -> Result<Next, Failure> {
         if !self.prepared {
             self.store.prepare()?;
             self.prepared = true;
             self.works(Step::Prepare);
+            return Ok(Next::Now);
         }
-        let mut events = self.reader.read(self.cursor.position(), self.max_batch)?;
-        if events.is_empty() {
-            self.prune()?;
-            return self.wait_for_events();
+        if !self.unknown_to_store.is_empty() {
+            return self.introduce();
         }
-        let rest = self.last_begin.and_then(|begin| PACE.checked_sub(begin.elapsed()));
-        if let Some(rest) = rest.filter(|_| events.len() < self.max_batch) {
-            if self.pause(rest).is_break() {
-                return Ok(());
+        // From here on what is in the journal is for this store. Known already, it is not saved again.
+        let identity = self.store.describe();
+        if self.cursor.identity().as_ref() != Some(&identity) {
+            self.cursor.set_identity(identity);
+        }
+        let turn_of_fresh = std::mem::replace(&mut self.fresh_first, true);
+        if !turn_of_fresh && self.write_again(now)? {
+            return Ok(Next::Now);
+        }
+        let events = self.reader.read(self.cursor.position(), self.max_batch)?;
+        if !events.is_empty() {
+            let due = self.last_begin.map_or(now, |begin| begin + PACE);
+            if due > now && events.len() < self.max_batch {
+                return Ok(Next::At(due));
             }
-            events = self.reader.read(self.cursor.position(), self.max_batch)?;
+            self.write_fresh(events, now)?;
+            self.fresh_first = false;
+            return Ok(Next::Now);
         }
-        if is_over(&self.stop) {
-            return Ok(());
+        if self.write_again(now)? || self.write_letter()? || self.prune(now)? {
+            return Ok(Next::Now);
         }
-        self.write(&events)
+        Ok(Next::EventsUntil(now + PRUNE_EVERY))
     }
 
-    fn write(&mut self, events: &[(u64, Event)]) -> Result<(), Failure> {
-        let Some((last_seq, _)) = events.last() else { return Ok(()) };
-        let rows = latest_rows(events);
-        let begin = Instant::now();
-        if !rows.is_empty() {
-            self.last_begin = Some(begin);
-            self.store.write(&rows)?;
+    /// Writes the rows of alerts that fire into a store that has never heard of them.
+    fn introduce(&mut self) -> Result<Next, Failure> {
+        let n_rows = self.unknown_to_store.len().min(self.max_batch);
+        let rows: Vec<_> = self.unknown_to_store.range(..n_rows).cloned().collect();
+        match self.write(&rows) {
+            Err(Failure::Store(err)) if !err.is_transient() && n_rows == 1 => {
+                // It has no event of its own that could be a dead letter. Its next one will be.
+                error!(self.log, "the store refuses an alert that fires"; "alert_id" => %rows[0].alert_id,
+                    "error" => chain(&err));
+                self.unknown_to_store.pop_front();
+            }
+            written => {
+                written?;
+                self.unknown_to_store.drain(..n_rows);
+            }
         }
-        self.cursor.advance(*last_seq);
+        Ok(Next::Now)
+    }
+
+    /// Writes events that the store has not had. What cannot be read is buried.
+    fn write_fresh(&mut self, events: Vec<Recorded>, now: Instant) -> Result<(), Failure> {
+        let (Some(first), Some(last)) = (events.first().map(|e| e.seq), events.last().map(|e| e.seq)) else {
+            return Ok(());
+        };
+        let rows = latest_rows(&events);
+        match self.write(&rows) {
+            Err(Failure::Store(err)) if !err.is_transient() && rows.len() == 1 && self.suspect == Some(first) => {
+                let reason = chain(&err);
+                for Recorded { seq, .. } in &events {
+                    self.bury(*seq, &reason, &rows[0]);
+                }
+                self.suspect = None;
+                self.cursor.advance(last);
+                self.count();
+                return Ok(());
+            }
+            Err(failure) => {
+                let is_refused = matches!(&failure, Failure::Store(err) if !err.is_transient());
+                self.suspect = (is_refused && rows.len() == 1).then_some(first);
+                return Err(failure);
+            }
+            Ok(()) => self.suspect = None,
+        }
+        if !rows.is_empty() {
+            self.last_begin = Some(now);
+        }
+        let mut n_taken = 0;
+        for Recorded { seq, event, .. } in &events {
+            match event {
+                Ok(_) => n_taken += 1,
+                Err(err) => self.bury_damaged(*seq, &chain(err)),
+            }
+        }
+        self.cursor.deliver(last, n_taken);
+        self.time_raises(&events);
+        self.count();
+        Ok(())
+    }
+
+    /// Writes a batch of what the store should have, where it may have lost it; false: there is none.
+    fn write_again(&mut self, now: Instant) -> Result<bool, Failure> {
+        let is_time = self.last_again.is_none_or(|last| now.saturating_duration_since(last) >= AGAIN_EVERY);
+        if self.wants_again && is_time {
+            (self.wants_again, self.last_again) = (false, Some(now));
+            self.again = Some((0, self.cursor.position()));
+        }
+        let Some((after, up_to)) = self.again else { return Ok(false) };
+        let events = self.reader.read_again(after, up_to, self.max_batch)?;
+        let Some(last) = events.last().map(|event| event.seq) else {
+            self.again = None;
+            return Ok(false);
+        };
+        // Refused rows are dead letters already, or will be when their alert has another event. Halving finds them.
+        match self.write(&latest_rows(&events)) {
+            Err(Failure::Store(err)) if !err.is_transient() && events.len() == 1 => {}
+            written => written?,
+        }
+        self.again = Some((last, up_to));
+        Ok(true)
+    }
+
+    /// Tries one dead letter of an earlier run once more; false: there is none.
+    fn write_letter(&mut self) -> Result<bool, Failure> {
+        if self.letters.is_none() {
+            self.letters = Some(self.reader.dead_letters(self.cursor.name())?.into());
+            self.show_letters(None);
+        }
+        let Some(letter) = self.letters.as_mut().and_then(VecDeque::pop_front) else { return Ok(false) };
+        let Ok(event) = &letter.event else { return Ok(true) };
+        match self.write(&[event.alert.clone()]) {
+            Ok(()) => {
+                self.cursor.exhume(letter.seq);
+                self.count();
+                self.show_letters(None);
+            }
+            Err(Failure::Store(err)) if !err.is_transient() => {}
+            Err(failure) => {
+                self.letters.get_or_insert_default().push_front(letter);
+                return Err(failure);
+            }
+        }
+        Ok(true)
+    }
+
+    fn write(&mut self, rows: &[Arc<Alert>]) -> Result<(), Failure> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let begin = Instant::now();
+        self.store.write(rows)?;
         self.stats.store_write.observe(begin.elapsed().as_secs_f64());
         self.stats.store_batches.inc();
         self.stats.store_rows.inc_by(rows.len() as u64);
-        self.time_raises(events);
-        self.stats.events_stored.set(*last_seq);
         self.max_batch = (self.max_batch * 2).min(MAX_BATCH);
         self.works(Step::Write);
         Ok(())
     }
 
-    /// Takes the time of each raise that is now in the store, once. Those of earlier runs are left out: delivered again,
-    /// they may have been there for long.
-    fn time_raises(&self, events: &[(u64, Event)]) {
-        let now = Timestamp::now();
-        let is_ours =
-            |(seq, event): &&(u64, Event)| event.kind == EventKind::Raise && *seq > self.options.inherited_seq;
-        for (_, event) in events.iter().filter(is_ours) {
-            self.stats.raise_stored.observe(now.since(event.alert.received_at).as_secs_f64());
+    fn bury(&self, seq: u64, reason: &str, alert: &Alert) {
+        error!(self.log, "the store refuses a row for ever: it is kept in the journal as a dead letter";
+            "seq" => seq, "alert_id" => %alert.alert_id, "service" => alert.key.service(),
+            "instance" => alert.key.instance(), "rule" => &*alert.rule, "error" => reason);
+        self.cursor.bury(DeadLetter { seq, reason: reason.to_owned() });
+        self.show_letters(Some(reason));
+    }
+
+    fn bury_damaged(&self, seq: u64, reason: &str) {
+        error!(self.log, "an event in the journal is damaged: it is kept as a dead letter";
+            "seq" => seq, "error" => reason);
+        self.cursor.bury(DeadLetter { seq, reason: reason.to_owned() });
+        self.show_letters(Some(reason));
+    }
+
+    /// Shows the operator that there are dead letters, or none any longer.
+    fn show_letters(&self, reason: Option<&str>) {
+        let n_dead = self.cursor.n_dead();
+        let why = reason.map_or_else(String::new, |reason| format!("; the latest: {reason}"));
+        if n_dead > 0 {
+            let detail = format!(
+                "{n_dead} events that the store does not take are kept in the journal, and tried again at each start{why}"
+            );
+            self.health.set("dead_letters", Condition::Degraded, detail);
+        } else if self.health.checks().contains_key("dead_letters") {
+            self.health.set("dead_letters", Condition::Ok, "none");
         }
     }
 
-    fn prune(&mut self) -> Result<(), Failure> {
-        let Some(retention) = self.options.retention else { return Ok(()) };
-        if self.last_prune.elapsed() < PRUNE_EVERY {
-            return Ok(());
+    /// Brings the account of events up to date (I4).
+    fn count(&self) {
+        self.stats.store_position.set(self.cursor.position());
+        self.stats.events_stored.set(self.cursor.n_delivered());
+        self.stats.events_dead.set(self.cursor.n_dead());
+    }
+
+    /// Takes the time of each raise that is now in the store, once. Those of earlier runs are left out: delivered again,
+    /// they may have been there for long.
+    fn time_raises(&self, events: &[Recorded]) {
+        let now = Timestamp::now();
+        let ours = events.iter().filter(|recorded| recorded.seq > self.options.inherited_seq);
+        for event in ours.filter_map(|recorded| recorded.event.as_ref().ok()) {
+            if event.kind == EventKind::Raise {
+                self.stats.raise_stored.observe(now.since(event.alert.received_at).as_secs_f64());
+            }
+        }
+    }
+
+    /// Deletes some rows past the retention, once in a while; whether there may be more.
+    fn prune(&mut self, now: Instant) -> Result<bool, Failure> {
+        let Some(retention) = self.options.retention else { return Ok(false) };
+        if now.saturating_duration_since(self.last_prune) < PRUNE_EVERY {
+            return Ok(false);
         }
         let n_rows = self.store.prune(Timestamp::now().minus(retention), PRUNE_ROWS)?;
         // A full batch: more may be waiting, but alerts that arrived meanwhile go first.
         if n_rows < u64::from(PRUNE_ROWS) {
-            self.last_prune = Instant::now();
+            self.last_prune = now;
         }
-        Ok(())
-    }
-
-    fn wait_for_events(&self) -> Result<(), Failure> {
-        select! {
-            recv(self.cursor.doorbell()) -> _ => {}
-            recv(self.stop) -> _ => {}
-            default(PRUNE_EVERY) => {}
-        }
-        Ok(())
-    }
-
-    /// Waits, unless told to stop.
-    fn pause(&self, wait: Duration) -> std::ops::ControlFlow<()> {
-        match self.stop.recv_timeout(wait) {
-            Err(RecvTimeoutError::Timeout) => std::ops::ControlFlow::Continue(()),
-            _ => std::ops::ControlFlow::Break(()),
-        }
+        Ok(true)
     }
 
     /// Notes that a step worked. Being prepared says nothing of a write that failed.
@@ -199,7 +411,9 @@ impl Writer {
         if self.failing == Some(Step::Write) && step == Step::Prepare {
             return;
         }
-        self.failing = None;
+        if self.failing.take().is_some() {
+            self.wants_again = true;
+        }
         self.retry_wait = RETRY_WAIT.0;
         let described = self.store.describe();
         if self.health.set("store", Condition::Ok, described.as_str()) {
@@ -207,14 +421,19 @@ impl Writer {
         }
     }
 
-    /// Notes what went wrong and waits before the next try. Nothing is lost: the cursor has not moved.
-    fn failed(&mut self, failure: &Failure) {
-        if is_over(&self.stop) {
-            return;
-        }
-        self.stats.store_errors.inc();
+    /// Notes what went wrong; answers when to try again. Nothing is lost: the cursor has not moved.
+    fn failed(&mut self, failure: &Failure, now: Instant) -> Next {
         // A smaller batch may pass where a large one timed out or holds a row that does not fit.
         self.max_batch = (self.max_batch / 2).max(1);
+        self.stats.store_errors.inc();
+        if let Failure::Store(err) = failure
+            && !err.is_transient()
+        {
+            // The row is looked for at once: the store itself is well. Once it is found the table is looked at, which
+            // may have been changed under us.
+            self.prepared &= self.suspect.is_none();
+            return Next::Now;
+        }
         let reason = chain(failure);
         let what_now = "alerts stay in the journal and are delivered when it works again";
         let detail = format!("{}: {reason}; {what_now}", self.store.describe());
@@ -228,9 +447,9 @@ impl Writer {
                 "store" => self.store.describe(), "error" => reason);
         }
         let jitter = 0.5 + f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 512.0;
-        // Ends early when told to stop.
-        let _ = self.pause(self.retry_wait.mul_f64(jitter));
+        let wait = self.retry_wait.mul_f64(jitter);
         self.retry_wait = (self.retry_wait * 2).min(RETRY_WAIT.1);
+        Next::At(now + wait)
     }
 }
 
@@ -240,17 +459,18 @@ enum Failure {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Journal(#[from] crate::journal::JournalError),
+    Journal(#[from] JournalError),
 }
 
 /// The rows as they are after the last event of each alert, in the order of these: events carry whole rows, so that
 /// earlier ones of the same batch need no statement.
-fn latest_rows(events: &[(u64, Event)]) -> Vec<Arc<Alert>> {
+fn latest_rows(events: &[Recorded]) -> Vec<Arc<Alert>> {
     let mut seen = HashSet::with_capacity(events.len());
     // Telling again changes no row.
-    let latest = events.iter().rev().filter(|(_, event)| event.kind != EventKind::Repeat);
-    let latest = latest.filter(|(_, event)| seen.insert(event.alert.alert_id));
-    let mut rows: Vec<_> = latest.map(|(_, event)| event.alert.clone()).collect();
+    let latest = events.iter().rev().filter_map(|recorded| recorded.event.as_ref().ok());
+    let latest = latest.filter(|event| event.kind != EventKind::Repeat);
+    let mut rows: Vec<_> =
+        latest.filter(|event| seen.insert(event.alert.alert_id)).map(|event| event.alert.clone()).collect();
     rows.reverse();
     rows
 }

@@ -1,144 +1,123 @@
-//! The journal's SQLite file: its schema, one commit, and reading events back.
+//! The journal's SQLite file: opening it, what it remembers, and one commit.
 
-use std::path::{Path, PathBuf};
+mod schema;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use prost::Message;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use super::{
     Entry,
-    record::{self, RecordError, RestoredInstance, WindowsChange},
+    error::JournalError,
+    record::{self, CursorRecord, RecordError, RestoredInstance, RuleMessage, WindowsChange},
+    seal::{self, seal},
+    sinks::{Changes, DeadLetter, Saved},
+    space::Space,
 };
-use crate::{
-    model::{Event, Timestamp},
-    rules::RuleRecord,
-};
+use crate::{model::Timestamp, rules::RuleRecord};
+use schema::LAYOUT;
 
-/// Layout of the file; one of another number is refused.
-const LAYOUT: i64 = 1;
 const PAGE_BYTES: u64 = 4_096;
-/// Delivered events stay this long: what was delivered lately can be looked at where it came from.
+/// Delivered events stay this long, to be delivered again: what a database had may be gone with its last second.
 const KEEP_DELIVERED_MILLIS: i64 = 10 * 60 * 1_000;
-/// And at most so many.
+/// And at most so many, of so many bytes.
 const KEEP_DELIVERED_MAX: u64 = 200_000;
+const KEEP_DELIVERED_BYTES: u64 = 256 << 20;
+/// But however short the room is, this long.
+const KEEP_ALWAYS_MILLIS: i64 = 2_000;
 /// Events dropped in one commit: dropping more would make receipts wait.
 const DROP_AT_ONCE: u32 = 5_000;
-
-const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS events (
-    seq  INTEGER PRIMARY KEY AUTOINCREMENT,
-    at   INTEGER NOT NULL,
-    body BLOB    NOT NULL
-);
-CREATE TABLE IF NOT EXISTS instances (
-    service  TEXT NOT NULL,
-    instance TEXT NOT NULL,
-    body     BLOB NOT NULL,
-    PRIMARY KEY (service, instance)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS windows (
-    service  TEXT NOT NULL,
-    instance TEXT NOT NULL,
-    part     INTEGER NOT NULL,
-    body     BLOB NOT NULL,
-    PRIMARY KEY (service, instance, part)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rules (
-    name       TEXT PRIMARY KEY,
-    question   TEXT NOT NULL,
-    generation INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS cursors (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS server (id BLOB NOT NULL);
-";
-
-/// The journal could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// SQLite said no.
-    #[error("{doing} {}", path.display())]
-    Sqlite {
-        /// What we were doing.
-        doing: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// The file is of a layout that this version does not read.
-    #[error("{} has layout {found}, this version reads {LAYOUT}: start the version that wrote it, or move the file away", path.display())]
-    Layout {
-        /// Which file.
-        path: PathBuf,
-        /// Its layout.
-        found: i64,
-    },
-    /// A record cannot be read.
-    #[error("reading a record of {}: the file is damaged; restore it, or move it away to begin anew without it", path.display())]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: RecordError,
-    },
-}
-
-impl JournalError {
-    /// Whether the same commit can succeed later: the disk is full, or somebody holds the file. Anything else, a
-    /// failed fsync above all, leaves us not knowing what is on the disk: start again and read it.
-    pub(super) fn is_transient(&self) -> bool {
-        let Self::Sqlite { source, .. } = self else { return false };
-        matches!(
-            source.sqlite_error_code(),
-            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-        )
-    }
-}
 
 /// The file, open for writing. One writer; readers have connections of their own.
 #[derive(Debug)]
 pub(super) struct File {
     path: PathBuf,
     connection: Connection,
+    space: Space,
+    max_pages: u64,
     server_id: Uuid,
     last_seq: u64,
     first_seq: u64,
+    /// What the events in the file take, without SQLite's own.
+    event_bytes: u64,
+}
+
+/// What one transaction makes durable together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch<'a> {
+    pub(super) entries: &'a [Entry],
+    pub(super) sinks: &'a Changes,
+    /// Drop old events up to this number, which every sink is done with.
+    pub(super) drop_to: Option<u64>,
+}
+
+/// What a transaction leaves behind.
+struct Counts {
+    last_seq: u64,
+    first_seq: u64,
+    event_bytes: u64,
 }
 
 impl File {
     pub(super) fn open(path: &Path, max_bytes: u64) -> Result<Self, JournalError> {
         let fail = |doing| move |source| JournalError::Sqlite { doing, path: path.to_owned(), source };
-        let connection = Connection::open(path).map_err(fail("opening the journal"))?;
-        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fail("reading"))?;
-        if found != 0 && found != LAYOUT {
-            return Err(JournalError::Layout { path: path.to_owned(), found });
+        let damaged =
+            |what: &str, source| JournalError::Damaged { path: path.to_owned(), what: what.to_owned(), source };
+        match fs::metadata(path) {
+            // What was here is gone: to begin anew unasked would hide that.
+            Ok(found) if found.len() == 0 => return Err(damaged("anything", RecordError::Missing)),
+            Ok(_) => {}
+            // Made aside, so that a crash leaves a whole file or none.
+            Err(_) => create(path).map_err(fail("making the journal"))?,
         }
+        let mut connection = Connection::open(path).map_err(fail("opening the journal"))?;
+        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fail("reading"))?;
+        if !(0..=LAYOUT).contains(&found) {
+            return Err(JournalError::Layout { path: path.to_owned(), found, wanted: LAYOUT });
+        }
+        let max_pages = max_bytes / PAGE_BYTES;
         // FULL: a commit is on the disk before it is receipted (I9).
-        let set_up = || -> rusqlite::Result<()> {
-            connection.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
+        let set_up = |connection: &mut Connection| -> rusqlite::Result<()> {
             connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-            let max_pages = i64::try_from(max_bytes / PAGE_BYTES).unwrap_or(i64::MAX);
+            let max_pages = i64::try_from(max_pages).unwrap_or(i64::MAX);
             connection.query_row(&format!("PRAGMA max_page_count = {max_pages}"), [], |_| Ok(()))?;
-            connection.execute_batch(SCHEMA)?;
-            connection.pragma_update(None, "user_version", LAYOUT)
+            schema::set_up(connection, found)
         };
-        set_up().map_err(fail("setting up the journal"))?;
+        set_up(&mut connection).map_err(fail("setting up the journal"))?;
         let server_id = server_id(&connection).map_err(fail("reading the server's id from"))?;
-        let last_seq = connection
-            .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'events'", [], |row| row.get(0))
-            .optional()
-            .map_err(fail("reading the last number from"))?
-            .unwrap_or(0);
+        let one = |query| connection.query_row(query, [], |row| row.get::<_, Option<u64>>(0)).optional();
+        let reading = fail("reading numbers from");
+        let in_sequence = one("SELECT seq FROM sqlite_sequence WHERE name = 'events'").map_err(reading)?.flatten();
+        let last = one("SELECT max(seq) FROM events").map_err(fail("reading numbers from"))?.flatten();
+        let bytes = one("SELECT sum(length(body)) FROM events").map_err(fail("reading sizes from"))?.flatten();
         let first_seq = first_seq(&connection).map_err(fail("reading the first number from"))?;
-        Ok(Self { path: path.to_owned(), connection, server_id, last_seq, first_seq })
+        let space = Space::new(path.parent().unwrap_or(Path::new(".")));
+        Ok(Self {
+            path: path.to_owned(),
+            space,
+            max_pages,
+            server_id,
+            last_seq: in_sequence.max(last).unwrap_or(0),
+            first_seq,
+            event_bytes: bytes.unwrap_or(0),
+            connection,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn space(&self) -> &Space {
+        &self.space
     }
 
     pub(super) fn server_id(&self) -> Uuid {
@@ -149,15 +128,35 @@ impl File {
         self.last_seq
     }
 
-    pub(super) fn cursor(&self, sink: &str) -> Result<u64, JournalError> {
-        let query = "SELECT seq FROM cursors WHERE sink = ?1";
-        let found = self.connection.query_row(query, [sink], |row| row.get(0)).optional();
-        Ok(found.map_err(|source| self.failed("reading a cursor from", source))?.unwrap_or(0))
+    /// The part of the file's largest size that is in use, from 0 to 1.
+    pub(super) fn fill(&self) -> f64 {
+        let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0)).unwrap_or(0);
+        pragma("page_count").saturating_sub(pragma("freelist_count")) as f64 / self.max_pages as f64
+    }
+
+    /// How far each sink has come, and how many dead letters it has.
+    pub(super) fn sinks(&self) -> Result<BTreeMap<String, (Saved, u64)>, JournalError> {
+        let failed = |source| self.failed("reading cursors from", source);
+        let query = "SELECT name, body, (SELECT count(*) FROM dead_letters WHERE sink = name) FROM sinks";
+        let mut statement = self.connection.prepare(query).map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        let mut sinks = BTreeMap::new();
+        while let Some(row) = rows.next().map_err(failed)? {
+            let (name, body, n_dead): (String, Vec<u8>, u64) = row.try_into().map_err(failed)?;
+            let record: CursorRecord =
+                decode(&[name.as_bytes()], &body).map_err(|err| self.damaged(format!("the cursor of {name}"), err))?;
+            let CursorRecord { seq, delivered, identity } = record;
+            sinks.insert(name, (Saved { seq, delivered, identity }, n_dead));
+        }
+        Ok(sinks)
     }
 
     pub(super) fn instances(&self) -> Result<Vec<RestoredInstance>, JournalError> {
         let failed = |source| self.failed("reading instances from", source);
-        let damaged = |source| JournalError::Damaged { path: self.path.clone(), source };
+        let damaged = |service: &str, instance: &str| {
+            let what = format!("what is known of {service}/{instance}");
+            |source| self.damaged(what, source)
+        };
         let mut statement = self
             .connection
             .prepare("SELECT service, instance, body FROM instances ORDER BY service, instance")
@@ -165,10 +164,10 @@ impl File {
         let mut rows = statement.query([]).map_err(failed)?;
         let mut windows = self
             .connection
-            .prepare("SELECT service, instance, body FROM windows ORDER BY service, instance, part")
+            .prepare("SELECT service, instance, part, body FROM windows ORDER BY service, instance, part")
             .map_err(failed)?;
         let mut window_rows = windows.query([]).map_err(failed)?;
-        let mut next_window = || -> Result<Option<(String, String, Vec<u8>)>, JournalError> {
+        let mut next_window = || -> Result<Option<(String, String, u32, Vec<u8>)>, JournalError> {
             window_rows.next().map_err(failed)?.map(|row| row.try_into().map_err(failed)).transpose()
         };
         // Both come in the order of their instances: one walk along both.
@@ -177,63 +176,60 @@ impl File {
         while let Some(row) = rows.next().map_err(failed)? {
             let (service, instance, body): (String, String, Vec<u8>) = row.try_into().map_err(failed)?;
             let mut parts = Vec::new();
-            while let Some((of_service, of_instance, part)) =
-                window.take_if(|(s, i, _)| (s.as_str(), i.as_str()) <= (service.as_str(), instance.as_str()))
+            while let Some((of_service, of_instance, number, part)) =
+                window.take_if(|(s, i, ..)| (s.as_str(), i.as_str()) <= (service.as_str(), instance.as_str()))
             {
                 if (&of_service, &of_instance) == (&service, &instance) {
-                    parts.push(record::decode_windows(&part).map_err(damaged)?);
+                    let key: [&[u8]; 3] = [service.as_bytes(), instance.as_bytes(), &number.to_le_bytes()];
+                    let points = seal::open(&key, &part).and_then(record::decode_windows);
+                    parts.push(points.map_err(damaged(&service, &instance))?);
                 }
                 window = next_window()?;
             }
-            instances.push(record::decode_instance(&service, &instance, &body, parts).map_err(damaged)?);
+            let restored = seal::open(&[service.as_bytes(), instance.as_bytes()], &body)
+                .and_then(|body| record::decode_instance(&service, &instance, body, parts));
+            instances.push(restored.map_err(damaged(&service, &instance))?);
         }
         Ok(instances)
     }
 
     pub(super) fn rules(&self) -> Result<Vec<RuleRecord>, JournalError> {
         let failed = |source| self.failed("reading rules from", source);
-        let query = "SELECT name, question, generation FROM rules";
-        let mut statement = self.connection.prepare(query).map_err(failed)?;
-        let record = |row: &rusqlite::Row<'_>| {
-            let name: String = row.get(0)?;
-            Ok(RuleRecord { name: name.into(), question: row.get(1)?, generation: row.get(2)? })
-        };
-        statement.query_map([], record).and_then(Iterator::collect).map_err(failed)
+        let mut statement = self.connection.prepare("SELECT name, body FROM rules").map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        let mut rules = Vec::new();
+        while let Some(row) = rows.next().map_err(failed)? {
+            let (name, body): (String, Vec<u8>) = row.try_into().map_err(failed)?;
+            let RuleMessage { question, generation } =
+                decode(&[name.as_bytes()], &body).map_err(|err| self.damaged(format!("the rule {name}"), err))?;
+            rules.push(RuleRecord { name: name.into(), question, generation });
+        }
+        Ok(rules)
     }
 
-    /// Whether more events that every sink has had are kept than may be.
+    /// Whether more events that every sink is done with are kept than may be.
     pub(super) fn has_too_many(&self, delivered: u64) -> bool {
-        delivered.saturating_sub(self.first_seq) > KEEP_DELIVERED_MAX
+        let n_delivered = (delivered + 1).saturating_sub(self.first_seq);
+        n_delivered > KEEP_DELIVERED_MAX || n_delivered > 0 && self.event_bytes > KEEP_DELIVERED_BYTES
     }
 
-    /// Whether events that every sink has had are old, or too many.
+    /// Whether events that every sink is done with are old, or too many.
     pub(super) fn has_old(&self, delivered: u64) -> bool {
         self.has_too_many(delivered)
-            || delivered >= self.first_seq && self.first_at().is_some_and(|at| at < keep_from())
+            || delivered >= self.first_seq && self.first_at().is_some_and(|at| at < before(KEEP_DELIVERED_MILLIS))
     }
 
-    /// One transaction. `delivered`: drop old events up to this number, which every sink has had.
-    pub(super) fn commit(
-        &mut self,
-        entries: &[Entry],
-        cursors: &[(&str, u64)],
-        delivered: Option<u64>,
-    ) -> Result<(), JournalError> {
-        let (last_seq, first_seq) = self
-            .try_commit(entries, cursors, delivered)
-            .map_err(|source| self.failed("writing to the journal", source))?;
-        (self.last_seq, self.first_seq) = (last_seq, first_seq);
+    /// One transaction, if the disk has room for it.
+    pub(super) fn commit(&mut self, batch: Batch<'_>) -> Result<(), JournalError> {
+        self.space.check().map_err(|source| JournalError::Space { path: self.path.clone(), source })?;
+        let counts = self.try_commit(batch).map_err(|source| self.failed("writing to the journal", source))?;
+        self.note(counts);
         Ok(())
     }
 
-    fn try_commit(
-        &mut self,
-        entries: &[Entry],
-        cursors: &[(&str, u64)],
-        delivered: Option<u64>,
-    ) -> rusqlite::Result<(u64, u64)> {
-        let mut seq = self.last_seq;
-        let mut first = self.first_seq;
+    fn try_commit(&mut self, Batch { entries, sinks, drop_to }: Batch<'_>) -> rusqlite::Result<Counts> {
+        let Self { last_seq: mut seq, first_seq: mut first, mut event_bytes, .. } = *self;
+        let too_many_bytes = event_bytes > KEEP_DELIVERED_BYTES;
         let transaction = self.connection.transaction()?;
         {
             let mut add = transaction.prepare_cached("INSERT INTO events (seq, at, body) VALUES (?1, ?2, ?3)")?;
@@ -241,60 +237,44 @@ impl File {
             for event in entries.iter().flat_map(|entry| &entry.events) {
                 seq += 1;
                 first = first.min(seq);
-                add.execute(params![seq, now, record::encode_event(event)])?;
+                let body = seal(&[&seq.to_le_bytes(), &now.to_le_bytes()], record::encode_event(event));
+                event_bytes += body.len() as u64;
+                add.execute(params![seq, now, body])?;
             }
-            let mut save = transaction
-                .prepare_cached("INSERT OR REPLACE INTO instances (service, instance, body) VALUES (?1, ?2, ?3)")?;
-            let mut drop = transaction.prepare_cached("DELETE FROM instances WHERE service = ?1 AND instance = ?2")?;
-            let mut add_windows = transaction.prepare_cached(
-                "INSERT OR REPLACE INTO windows (service, instance, part, body) VALUES (?1, ?2, ?3, ?4)",
-            )?;
-            let mut drop_windows =
-                transaction.prepare_cached("DELETE FROM windows WHERE service = ?1 AND instance = ?2")?;
-            for snapshot in entries.iter().flat_map(|entry| &entry.snapshots) {
-                let (service, instance) = (snapshot.key.service(), snapshot.key.instance());
-                match &snapshot.body {
-                    Some(body) => save.execute(params![service, instance, body])?,
-                    None => drop.execute(params![service, instance])?,
-                };
-                match &snapshot.windows {
-                    WindowsChange::Keep => {}
-                    WindowsChange::Add(part, body) => {
-                        add_windows.execute(params![service, instance, part, body])?;
-                    }
-                    WindowsChange::Replace(body) => {
-                        drop_windows.execute(params![service, instance])?;
-                        if let Some(body) = body {
-                            add_windows.execute(params![service, instance, 0, body])?;
-                        }
-                    }
-                }
-            }
+            save_instances(&transaction, entries)?;
             if let Some(rules) = entries.iter().rev().find_map(|entry| entry.rules.as_ref()) {
                 save_rules(&transaction, rules)?;
             }
-            save_cursors(&transaction, cursors)?;
-            if let Some(delivered) = delivered {
-                drop_old(&transaction, delivered)?;
+            save_sinks(&transaction, sinks)?;
+            if let Some(delivered) = drop_to {
+                // By number where there are too many, by age else.
+                let spare = if too_many_bytes { delivered } else { delivered.saturating_sub(KEEP_DELIVERED_MAX) };
+                event_bytes = event_bytes.saturating_sub(drop_old(&transaction, delivered, spare)?);
                 first = first_seq(&transaction)?;
             }
         }
         transaction.commit()?;
-        Ok((seq, first))
+        Ok(Counts { last_seq: seq, first_seq: first, event_bytes })
     }
 
-    /// The disk, or the file's limit, is full: saves the cursors and drops what every sink has had, however young.
-    pub(super) fn make_room(&mut self, cursors: &[(&str, u64)], delivered: u64) -> Result<(), JournalError> {
+    /// Saves the cursors and drops what every sink is done with, but for the last seconds.
+    pub(super) fn make_room(&mut self, sinks: &Changes, delivered: u64) -> Result<(), JournalError> {
+        let Self { last_seq, event_bytes, .. } = *self;
         let dropped = (|| {
             let transaction = self.connection.transaction()?;
-            transaction.execute("DELETE FROM events WHERE seq <= ?1", [delivered])?;
-            save_cursors(&transaction, cursors)?;
+            save_sinks(&transaction, sinks)?;
+            let dropped = drop_old(&transaction, delivered, delivered)?;
             let first_seq = first_seq(&transaction)?;
             transaction.commit()?;
-            Ok(first_seq)
+            Ok(Counts { last_seq, first_seq, event_bytes: event_bytes.saturating_sub(dropped) })
         })();
-        self.first_seq = dropped.map_err(|source| self.failed("making room in the journal", source))?;
+        let counts = dropped.map_err(|source| self.failed("making room in the journal", source))?;
+        self.note(counts);
         Ok(())
+    }
+
+    fn note(&mut self, counts: Counts) {
+        (self.last_seq, self.first_seq, self.event_bytes) = (counts.last_seq, counts.first_seq, counts.event_bytes);
     }
 
     pub(super) fn close(self) -> Result<(), JournalError> {
@@ -310,34 +290,109 @@ impl File {
     fn failed(&self, doing: &'static str, source: rusqlite::Error) -> JournalError {
         JournalError::Sqlite { doing, path: self.path.clone(), source }
     }
+
+    fn damaged(&self, what: String, source: RecordError) -> JournalError {
+        JournalError::Damaged { path: self.path.clone(), what, source }
+    }
+}
+
+/// An empty journal, under its name once it is whole.
+fn create(path: &Path) -> rusqlite::Result<()> {
+    let aside = path.with_extension("new");
+    // What a start that was cut short has left.
+    let _ = fs::remove_file(&aside);
+    let mut connection = Connection::open(&aside)?;
+    connection.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
+    schema::set_up(&mut connection, 0)?;
+    connection.close().map_err(|(_, err)| err)?;
+    fs::rename(&aside, path).map_err(|err| rusqlite::Error::ToSqlConversionFailure(Box::new(err)))
+}
+
+fn decode<M: Message + Default>(of: &[&[u8]], body: &[u8]) -> Result<M, RecordError> {
+    M::decode(seal::open(of, body)?).map_err(RecordError::Decode)
+}
+
+fn save_instances(transaction: &Transaction<'_>, entries: &[Entry]) -> rusqlite::Result<()> {
+    let mut save =
+        transaction.prepare_cached("INSERT OR REPLACE INTO instances (service, instance, body) VALUES (?1, ?2, ?3)")?;
+    let mut drop = transaction.prepare_cached("DELETE FROM instances WHERE service = ?1 AND instance = ?2")?;
+    let mut add_windows = transaction
+        .prepare_cached("INSERT OR REPLACE INTO windows (service, instance, part, body) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut drop_windows = transaction.prepare_cached("DELETE FROM windows WHERE service = ?1 AND instance = ?2")?;
+    for snapshot in entries.iter().flat_map(|entry| &entry.snapshots) {
+        let (service, instance) = (snapshot.key.service(), snapshot.key.instance());
+        match &snapshot.body {
+            Some(body) => save.execute(params![service, instance, body])?,
+            None => drop.execute(params![service, instance])?,
+        };
+        match &snapshot.windows {
+            WindowsChange::Keep => {}
+            WindowsChange::Add(part, body) => {
+                add_windows.execute(params![service, instance, part, body])?;
+            }
+            WindowsChange::Replace(body) => {
+                drop_windows.execute(params![service, instance])?;
+                if let Some(body) = body {
+                    add_windows.execute(params![service, instance, 0, body])?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn save_rules(transaction: &Transaction<'_>, rules: &[RuleRecord]) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM rules", [])?;
-    let mut save = transaction.prepare_cached("INSERT INTO rules (name, question, generation) VALUES (?1, ?2, ?3)")?;
-    for rule in rules {
-        save.execute(params![&*rule.name, rule.question, rule.generation])?;
+    let mut save = transaction.prepare_cached("INSERT INTO rules (name, body) VALUES (?1, ?2)")?;
+    for RuleRecord { name, question, generation } in rules {
+        let message = RuleMessage { question: question.clone(), generation: *generation };
+        save.execute(params![&**name, seal(&[name.as_bytes()], message.encode_to_vec())])?;
     }
     Ok(())
 }
 
-fn save_cursors(transaction: &Transaction<'_>, cursors: &[(&str, u64)]) -> rusqlite::Result<()> {
-    let mut save = transaction.prepare_cached("INSERT OR REPLACE INTO cursors (sink, seq) VALUES (?1, ?2)")?;
-    for (sink, position) in cursors {
-        save.execute(params![sink, position])?;
+fn save_sinks(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<()> {
+    let mut save = transaction.prepare_cached("INSERT OR REPLACE INTO sinks (name, body) VALUES (?1, ?2)")?;
+    for (name, Saved { seq, delivered, identity }) in &changes.moved {
+        let record = CursorRecord { seq: *seq, delivered: *delivered, identity: identity.clone() };
+        save.execute(params![&**name, seal(&[name.as_bytes()], record.encode_to_vec())])?;
+    }
+    for (name, letters) in &changes.buried {
+        for DeadLetter { seq, reason } in letters {
+            // With its own body, readable or not; one that is missing leaves an empty one.
+            transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO dead_letters (sink, seq, at, reason, body)
+                     SELECT ?1, ?2, coalesce(max(at), ?4), ?3, coalesce(max(body), x'') FROM events WHERE seq = ?2",
+                )?
+                .execute(params![&**name, seq, reason, now_millis()])?;
+        }
+    }
+    for (name, seqs) in &changes.exhumed {
+        for seq in seqs {
+            transaction.execute("DELETE FROM dead_letters WHERE sink = ?1 AND seq = ?2", params![&**name, seq])?;
+        }
+    }
+    for name in &changes.removed {
+        transaction.execute("DELETE FROM sinks WHERE name = ?1", [&**name])?;
     }
     Ok(())
 }
 
-fn drop_old(transaction: &Transaction<'_>, delivered: u64) -> rusqlite::Result<()> {
-    let spare = delivered.saturating_sub(KEEP_DELIVERED_MAX);
-    transaction
-        .prepare_cached(
-            "DELETE FROM events WHERE seq IN
-                (SELECT seq FROM events WHERE seq <= ?1 AND (at < ?2 OR seq <= ?3) ORDER BY seq LIMIT ?4)",
-        )?
-        .execute(params![delivered, keep_from(), spare, DROP_AT_ONCE])?;
-    Ok(())
+/// Drops delivered events that are old or, up to `spare`, merely not new; returns their bytes.
+fn drop_old(transaction: &Transaction<'_>, delivered: u64, spare: u64) -> rusqlite::Result<u64> {
+    let mut drop = transaction.prepare_cached(
+        "DELETE FROM events WHERE seq IN
+            (SELECT seq FROM events WHERE seq <= ?1 AND (at < ?2 OR seq <= ?3 AND at < ?4) ORDER BY seq LIMIT ?5)
+         RETURNING length(body)",
+    )?;
+    let (old, new) = (before(KEEP_DELIVERED_MILLIS), before(KEEP_ALWAYS_MILLIS));
+    let mut rows = drop.query(params![delivered, old, spare, new, DROP_AT_ONCE])?;
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        bytes += row.get::<_, u64>(0)?;
+    }
+    Ok(bytes)
 }
 
 fn first_seq(connection: &Connection) -> rusqlite::Result<u64> {
@@ -358,38 +413,7 @@ fn now_millis() -> i64 {
     Timestamp::now().as_micros() / 1_000
 }
 
-fn keep_from() -> i64 {
-    now_millis() - KEEP_DELIVERED_MILLIS
-}
-
-/// Reads events by number, for one sink.
-#[derive(Debug)]
-pub struct Reader {
-    path: PathBuf,
-    connection: Connection,
-}
-
-impl Reader {
-    pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
-        let fail = |source| JournalError::Sqlite { doing: "opening for reading", path: path.to_owned(), source };
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(fail)?;
-        Ok(Self { path: path.to_owned(), connection })
-    }
-
-    /// Up to `limit` events behind `after`, in order, each with its number.
-    pub fn read(&self, after: u64, limit: usize) -> Result<Vec<(u64, Event)>, JournalError> {
-        let failed = |source| JournalError::Sqlite { doing: "reading events from", path: self.path.clone(), source };
-        let query = "SELECT seq, body FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2";
-        let mut statement = self.connection.prepare_cached(query).map_err(failed)?;
-        let mut rows = statement.query(params![after, limit as u64]).map_err(failed)?;
-        let mut events = Vec::new();
-        while let Some(row) = rows.next().map_err(failed)? {
-            let (seq, body): (u64, Vec<u8>) = row.try_into().map_err(failed)?;
-            let damaged = |source| JournalError::Damaged { path: self.path.clone(), source };
-            events.push((seq, record::decode_event(&body).map_err(damaged)?));
-        }
-        Ok(events)
-    }
+/// So long ago, in milliseconds since 1970.
+fn before(millis: i64) -> i64 {
+    now_millis() - millis
 }

@@ -12,7 +12,30 @@ pub(super) use alert::{decode_event, encode_event};
 pub(super) use instance::decode_instance;
 pub(super) use windows::{WindowsChange, decode_windows};
 
+use prost::Message;
+
+use super::seal::seal;
 use crate::{model::InstanceKey, state::InstanceState};
+
+/// How far a sink has come.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct CursorRecord {
+    #[prost(uint64, tag = "1")]
+    pub(super) seq: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) delivered: u64,
+    #[prost(string, optional, tag = "3")]
+    pub(super) identity: Option<String>,
+}
+
+/// A rule in force, under its name.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RuleMessage {
+    #[prost(string, tag = "1")]
+    pub(super) question: String,
+    #[prost(uint64, tag = "2")]
+    pub(super) generation: u64,
+}
 
 /// An instance as the journal is to remember it, encoded by the lane that owns it.
 #[derive(Debug)]
@@ -26,6 +49,12 @@ pub struct Snapshot {
 /// A record that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
+    /// It is not what was written.
+    #[error("its checksum does not fit")]
+    Checksum,
+    /// It is not there.
+    #[error("it is missing")]
+    Missing,
     /// It is no message.
     #[error("decoding the message")]
     Decode(#[source] prost::DecodeError),
@@ -41,7 +70,9 @@ impl Snapshot {
         instance.journaled = true;
         instance.progress.moved = false;
         let windows = WindowsChange::of(instance);
-        Self { key: instance.key.clone(), body: Some(instance::encode(instance)), windows }
+        let key = instance.key.clone();
+        let body = seal(&[key.service().as_bytes(), key.instance().as_bytes()], instance::encode(instance));
+        Self { key, body: Some(body), windows }
     }
 
     /// Nothing of the instance is to be remembered.

@@ -125,7 +125,7 @@ fn run(fleet: &Fleet, course: &Course) -> BTreeMap<Arc<InstanceKey>, Vec<Event>>
     }
     let journal = Journal::open(&options).expect("a journal");
     let events = journal.reader().expect("a reader").read(0, usize::MAX >> 1).expect("readable");
-    by_instance(events.into_iter().map(|(_, event)| event))
+    by_instance(events.into_iter().map(|recorded| recorded.event.expect("readable")))
 }
 
 /// In memory where there is such a place: it is the journal's own commits that wait for a disk, and there are thousands.

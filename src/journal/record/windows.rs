@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 
-use super::RecordError;
+use super::{RecordError, seal};
 use crate::{
     model::Timestamp,
     rules::{Bucket, Coarse, Point, Series, SeriesPart},
@@ -29,6 +29,9 @@ pub(in crate::journal) enum WindowsChange {
 impl WindowsChange {
     /// Brings the journal up to the instance's windows, and notes that it is.
     pub(super) fn of(instance: &mut InstanceState) -> Self {
+        let key = instance.key.clone();
+        let sealed =
+            |part: u32, body| seal(&[key.service().as_bytes(), key.instance().as_bytes(), &part.to_le_bytes()], body);
         let series = &mut instance.progress.series;
         let fits = |series: &Series| series.n_unsaved <= series.points.len();
         let (change, rows) = match instance.window_rows {
@@ -37,12 +40,12 @@ impl WindowsChange {
             WindowRows::Parts(parts) if parts < MAX_PARTS && series.iter().all(fits) => {
                 let unsaved = series.iter().filter(|series| series.n_unsaved > 0);
                 let new = unsaved.map(|s| SeriesMessage::of(s, s.points.len() - s.n_unsaved, false)).collect();
-                (Self::Add(parts, encode(new)), WindowRows::Parts(parts + 1))
+                (Self::Add(parts, sealed(parts, encode(new))), WindowRows::Parts(parts + 1))
             }
             _ if series.is_empty() => (Self::Replace(None), WindowRows::None),
             _ => {
                 let all = series.iter().map(|series| SeriesMessage::of(series, 0, true)).collect();
-                (Self::Replace(Some(encode(all))), WindowRows::Parts(1))
+                (Self::Replace(Some(sealed(0, encode(all)))), WindowRows::Parts(1))
             }
         };
         series.iter_mut().for_each(|series| series.n_unsaved = 0);

@@ -28,8 +28,11 @@ struct OldInstance {
     firing: Vec<Vec<u8>>,
 }
 
+/// Bytes at the end of a record, which layout 1 had not.
+const CHECKSUM: usize = 4;
+
 #[test]
-fn a_journal_without_pendings_windows_and_clocks_is_read() {
+fn a_journal_of_layout_1_without_pendings_windows_and_clocks_is_read() {
     let folder = folder();
     let options = journal::Options { data_dir: folder.path().to_owned(), max_bytes: 1 << 30, sinks: &["store"] };
     let rules = "[[rules]]\nname = 'hot'\nwhen = 'a > 90'\nkeep_firing_for = '10s'\n\
@@ -48,12 +51,24 @@ fn a_journal_without_pendings_windows_and_clocks_is_read() {
 
     let file = Connection::open(folder.path().join("journal.db")).expect("it is SQLite");
     let body: Vec<u8> = file.query_row("SELECT body FROM instances", [], |row| row.get(0)).expect("one instance");
-    let old = OldInstance::decode(&*body).expect("the fields are where they were").encode_to_vec();
+    let body = &body[..body.len() - CHECKSUM];
+    let old = OldInstance::decode(body).expect("the fields are where they were").encode_to_vec();
     assert!(old.len() < body.len(), "there was something more to forget");
     file.execute("UPDATE instances SET body = ?1", [old]).expect("written");
-    file.execute_batch("DROP TABLE windows; DROP TABLE rules").expect("dropped");
+    file.execute("UPDATE events SET body = substr(body, 1, length(body) - ?1)", [CHECKSUM]).expect("written");
+    file.execute_batch(
+        "DROP TABLE windows; DROP TABLE rules; DROP TABLE sinks; DROP TABLE dead_letters;
+         CREATE TABLE cursors (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+         INSERT INTO cursors VALUES ('store', 1);
+         PRAGMA user_version = 1",
+    )
+    .expect("as layout 1 was");
     drop(file);
 
+    let journal = Journal::open(&options).expect("a journal");
+    let cursor = journal.sinks().add("store");
+    assert_eq!((cursor.position(), cursor.n_delivered(), journal.sinks().last_seq()), (1, 1, 1));
+    drop(journal);
     let restored = Journal::open(&options).expect("a journal").restore().expect("readable");
     assert_eq!((restored[0].firing.len(), restored[0].marks[0].sequence), (1, 2));
     assert!(restored[0].pending.is_empty() && restored[0].clock.latest.is_none());
@@ -64,7 +79,8 @@ fn a_journal_without_pendings_windows_and_clocks_is_read() {
     let events = Journal::open(&options).expect("a journal").reader().expect("a reader").read(0, 10).expect("readable");
     let told: Vec<_> = events
         .iter()
-        .map(|(_, event)| {
+        .map(|recorded| {
+            let event = recorded.event.as_ref().expect("readable");
             let at = event.alert.resolved_at.unwrap_or(event.alert.triggered_at);
             (&*event.alert.rule, event.kind.as_str(), at.since(play::START).as_secs())
         })

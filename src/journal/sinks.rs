@@ -1,0 +1,306 @@
+//! Sinks, and how far each has come.
+//!
+//! A sink moves its cursor in memory; the journal saves it with its next commit, so that after a crash some events are
+//! delivered again (I10). The cursor, the count of what was delivered and the dead letters are one thing under one
+//! lock: saved together, they always add up.
+
+use std::{collections::BTreeMap, mem, sync::Arc};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::model::Event;
+
+/// Events that may wait for a sink while the journal cannot commit them. Those that find no room come by the cursor.
+const MAX_DIRECT: usize = 10_000;
+
+/// How far a sink has come, as the journal remembers it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Saved {
+    /// It is done with every event up to this number.
+    pub(super) seq: u64,
+    /// Events that it has taken since the journal's creation.
+    pub(super) delivered: u64,
+    /// What the events went to.
+    pub(super) identity: Option<String>,
+}
+
+/// An event that a sink cannot take, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The event's number.
+    pub seq: u64,
+    /// What stands against it.
+    pub reason: String,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    saved: Saved,
+    buried: Vec<DeadLetter>,
+    exhumed: Vec<u64>,
+    n_dead: u64,
+    give_up_to: u64,
+}
+
+/// One sink's place in the journal.
+#[derive(Clone, Debug)]
+pub struct SinkCursor {
+    name: Arc<str>,
+    progress: Arc<Mutex<Progress>>,
+    doorbell: Receiver<()>,
+    direct: Receiver<Event>,
+}
+
+impl SinkCursor {
+    /// The sink's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of the last event that the sink is done with.
+    pub fn position(&self) -> u64 {
+        self.progress.lock().saved.seq
+    }
+
+    /// The sink is done with every event up to `seq`.
+    pub fn advance(&self, seq: u64) {
+        let mut progress = self.progress.lock();
+        progress.saved.seq = progress.saved.seq.max(seq);
+    }
+
+    /// The sink is done with every event up to `seq`, of which it has taken `n_taken` that it had not taken before.
+    pub fn deliver(&self, seq: u64, n_taken: u64) {
+        let mut progress = self.progress.lock();
+        progress.saved.seq = progress.saved.seq.max(seq);
+        progress.saved.delivered += n_taken;
+    }
+
+    /// The sink cannot take this event: it is kept apart, and the cursor may move past it.
+    pub fn bury(&self, letter: DeadLetter) {
+        let mut progress = self.progress.lock();
+        progress.n_dead += 1;
+        progress.buried.push(letter);
+    }
+
+    /// The sink has taken a dead letter after all.
+    pub fn exhume(&self, seq: u64) {
+        let mut progress = self.progress.lock();
+        progress.saved.delivered += 1;
+        progress.n_dead = progress.n_dead.saturating_sub(1);
+        progress.exhumed.push(seq);
+    }
+
+    /// Events taken since the journal's creation.
+    pub fn n_delivered(&self) -> u64 {
+        self.progress.lock().saved.delivered
+    }
+
+    /// Its dead letters.
+    pub fn n_dead(&self) -> u64 {
+        self.progress.lock().n_dead
+    }
+
+    /// What the events went to so far; `None`: nobody has said.
+    pub fn identity(&self) -> Option<String> {
+        self.progress.lock().saved.identity.clone()
+    }
+
+    /// From here on the events go to this.
+    pub fn set_identity(&self, identity: String) {
+        self.progress.lock().saved.identity = Some(identity);
+    }
+
+    /// The journal is short of room and needs the events up to this number gone: a sink that may lose them buries what
+    /// it has not delivered of them. 0 unless the journal is nearly full.
+    pub fn give_up_to(&self) -> u64 {
+        self.progress.lock().give_up_to
+    }
+
+    /// Rings after each commit with events.
+    pub fn doorbell(&self) -> &Receiver<()> {
+        &self.doorbell
+    }
+
+    /// Events that the journal cannot commit now: they come again by the cursor once it can.
+    pub fn direct(&self) -> &Receiver<Event> {
+        &self.direct
+    }
+}
+
+#[derive(Debug)]
+struct Sink {
+    cursor: SinkCursor,
+    ring: Sender<()>,
+    direct: Sender<Event>,
+    /// As the file has it.
+    in_file: Saved,
+    /// Whether it keeps its events however short the room is.
+    is_essential: bool,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Sinks in the file that nobody has asked for yet, with their dead letters.
+    unclaimed: BTreeMap<String, (Saved, u64)>,
+    sinks: Vec<Sink>,
+    /// In the file, and no longer wanted.
+    removed: Vec<Arc<str>>,
+    last_seq: u64,
+}
+
+/// All sinks. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Sinks(Arc<Mutex<Inner>>);
+
+/// What one commit has to save about the sinks.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) moved: Vec<(Arc<str>, Saved)>,
+    pub(super) buried: Vec<(Arc<str>, Vec<DeadLetter>)>,
+    pub(super) exhumed: Vec<(Arc<str>, Vec<u64>)>,
+    pub(super) removed: Vec<Arc<str>>,
+}
+
+impl Changes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.moved.is_empty() && self.buried.is_empty() && self.exhumed.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl Sinks {
+    pub(super) fn new(unclaimed: BTreeMap<String, (Saved, u64)>, last_seq: u64) -> Self {
+        Self(Arc::new(Mutex::new(Inner { unclaimed, last_seq, ..Inner::default() })))
+    }
+
+    /// A sink that may be made to give its oldest events up when the journal is short of room. It goes on where it was;
+    /// one that the journal does not know begins with the next event.
+    pub fn add(&self, name: &str) -> SinkCursor {
+        self.enter(name, false)
+    }
+
+    /// A sink that gets every event.
+    pub(super) fn add_essential(&self, name: &str) -> SinkCursor {
+        self.enter(name, true)
+    }
+
+    fn enter(&self, name: &str, is_essential: bool) -> SinkCursor {
+        let mut inner = self.0.lock();
+        if let Some(sink) = inner.sinks.iter().find(|sink| &*sink.cursor.name == name) {
+            return sink.cursor.clone();
+        }
+        inner.removed.retain(|removed| &**removed != name);
+        let fresh = (Saved { seq: inner.last_seq, ..Saved::default() }, 0);
+        let (in_file, n_dead) = inner.unclaimed.remove(name).unwrap_or(fresh);
+        let (ring, doorbell) = bounded(1);
+        let (direct, at_once) = bounded(MAX_DIRECT);
+        let progress = Progress { saved: in_file.clone(), n_dead, ..Progress::default() };
+        let cursor =
+            SinkCursor { name: name.into(), progress: Arc::new(Mutex::new(progress)), doorbell, direct: at_once };
+        inner.sinks.push(Sink { cursor: cursor.clone(), ring, direct, in_file, is_essential });
+        cursor
+    }
+
+    /// The sink is gone, and with it its place and its dead letters.
+    pub fn remove(&self, name: &str) {
+        let mut inner = self.0.lock();
+        if let Some(idx) = inner.sinks.iter().position(|sink| &*sink.cursor.name == name) {
+            let sink = inner.sinks.remove(idx);
+            inner.removed.push(sink.cursor.name);
+        }
+    }
+
+    /// Sinks of the file that nobody has asked for until now are gone.
+    pub(super) fn forget_unclaimed(&self) {
+        let mut inner = self.0.lock();
+        let gone = mem::take(&mut inner.unclaimed);
+        inner.removed.extend(gone.into_keys().map(Arc::from));
+    }
+
+    /// The number of the last event that is durable.
+    pub fn last_seq(&self) -> u64 {
+        self.0.lock().last_seq
+    }
+
+    /// Every sink is done with the events up to this number.
+    pub(super) fn delivered(&self) -> u64 {
+        let inner = self.0.lock();
+        inner.sinks.iter().map(|sink| sink.cursor.position()).min().unwrap_or(inner.last_seq)
+    }
+
+    /// What has changed since it was last saved.
+    pub(super) fn changes(&self) -> Changes {
+        let inner = self.0.lock();
+        let mut changes = Changes { removed: inner.removed.clone(), ..Changes::default() };
+        for Sink { cursor, in_file, .. } in &inner.sinks {
+            let progress = cursor.progress.lock();
+            if progress.saved != *in_file {
+                changes.moved.push((cursor.name.clone(), progress.saved.clone()));
+            }
+            // One that the cursor has not passed yet is tried again after a crash.
+            let seq = progress.saved.seq;
+            let buried: Vec<_> = progress.buried.iter().filter(|letter| letter.seq <= seq).cloned().collect();
+            if !buried.is_empty() {
+                changes.buried.push((cursor.name.clone(), buried));
+            }
+            if !progress.exhumed.is_empty() {
+                changes.exhumed.push((cursor.name.clone(), progress.exhumed.clone()));
+            }
+        }
+        changes
+    }
+
+    /// These changes are durable.
+    pub(super) fn saved(&self, changes: &Changes) {
+        let mut inner = self.0.lock();
+        inner.removed.retain(|name| !changes.removed.contains(name));
+        for (name, saved) in &changes.moved {
+            if let Some(sink) = inner.sinks.iter_mut().find(|sink| sink.cursor.name == *name) {
+                sink.in_file = saved.clone();
+            }
+        }
+        for sink in &inner.sinks {
+            let mut progress = sink.cursor.progress.lock();
+            let of = |(name, _): &&(Arc<str>, Vec<DeadLetter>)| *name == sink.cursor.name;
+            for (_, letters) in changes.buried.iter().filter(of) {
+                progress.buried.retain(|letter| !letters.contains(letter));
+            }
+            for (_, seqs) in changes.exhumed.iter().filter(|(name, _)| *name == sink.cursor.name) {
+                progress.exhumed.retain(|seq| !seqs.contains(seq));
+            }
+        }
+    }
+
+    /// Events up to `last_seq` are durable: wakes every sink if there are new ones.
+    pub(super) fn committed(&self, last_seq: u64) {
+        let mut inner = self.0.lock();
+        if mem::replace(&mut inner.last_seq, last_seq) != last_seq {
+            for sink in &inner.sinks {
+                // A full doorbell rings already.
+                let _ = sink.ring.try_send(());
+            }
+        }
+    }
+
+    /// Gives an event that cannot be committed now to those who would rather hear of it twice than late.
+    pub(super) fn tell_directly(&self, event: &Event) {
+        for sink in self.0.lock().sinks.iter().filter(|sink| !sink.is_essential) {
+            // Full: it comes by the cursor.
+            let _ = sink.direct.try_send(event.clone());
+        }
+    }
+
+    /// The journal is short of room: each sink that can is to give up a quarter of what is behind it, of what the
+    /// essential ones are done with.
+    pub(super) fn ask_for_room(&self) {
+        let inner = self.0.lock();
+        let essential = inner.sinks.iter().filter(|sink| sink.is_essential).map(|sink| sink.cursor.position()).min();
+        let limit = essential.unwrap_or(inner.last_seq);
+        for sink in inner.sinks.iter().filter(|sink| !sink.is_essential) {
+            let mut progress = sink.cursor.progress.lock();
+            let behind = inner.last_seq.saturating_sub(progress.saved.seq);
+            progress.give_up_to = (progress.saved.seq + behind.div_ceil(4)).min(limit);
+            let _ = sink.ring.try_send(());
+        }
+    }
+}
