@@ -346,7 +346,7 @@ impl Schedule {
         for (seqs, alert, n_alerts) in self.late.give_up(seq) {
             let occasion = if n_alerts > 1 { Occasion::Digest } else { Occasion::Raise };
             let last = seqs.iter().copied().max().unwrap_or(seq);
-            seqs.iter().for_each(|seq| drop(self.open.remove(seq)));
+            self.close(&seqs);
             self.bury(last, occasion, alert, n_alerts, NO_ROOM);
         }
         let ids: HashSet<Uuid> = self.open.range(..=seq).map(|(_, id)| *id).collect();
@@ -456,8 +456,14 @@ impl Schedule {
     fn take_first(&mut self, id: Uuid) -> Option<Job> {
         let job = self.queues.get_mut(&id)?.jobs.pop_front()?;
         self.n_waiting -= 1;
-        job.seqs.iter().for_each(|seq| drop(self.open.remove(seq)));
+        self.close(&job.seqs);
         Some(job)
+    }
+
+    fn close(&mut self, seqs: &[u64]) {
+        for seq in seqs {
+            self.open.remove(seq);
+        }
     }
 
     /// The queue's first job is done: the next one may be told.
