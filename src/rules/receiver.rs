@@ -36,6 +36,15 @@ pub enum Way {
     Webhook(WebhookConfig),
 }
 
+impl Way {
+    /// The word in the file.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Webhook(_) => "webhook",
+        }
+    }
+}
+
 /// A webhook as the file says it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookConfig {

@@ -47,6 +47,7 @@ fn a_raise_and_its_resolve_are_posted_to_the_byte_and_signed() {
     server.client().send_epoch(7, [cpu("web", 95.5).of("a").numbered(1)]).unwrap();
     server.client().send_epoch(7, [cpu("web", 20.0).of("a").numbered(2)]).unwrap();
     let posts = hook.posts_of(2);
+    server.settle();
     let row = server.get("/alerts/history").json()["alerts"][0].clone();
     let text = |name: &str| row[name].as_str().unwrap().to_owned();
     let (id, began, received, ended) =

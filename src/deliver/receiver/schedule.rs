@@ -1,8 +1,8 @@
 //! What one receiver is told next, and how far it has come: decided here, done elsewhere.
 //!
 //! It reads no clock, does no I/O and has no thread: events, outcomes and times come in, tasks come out, so that it can be
-//! stepped through any order of things. Events of one alert are told one after the other, those of different alerts side
-//! by side. The position moves past an event only when all before it are done, so that nothing is lost with the server
+//! stepped through any order of things. What one rule says of one instance is told in order: whoever goes by labels would
+//! else take the end of one alert for the end of the next. The rest is told side by side. The position moves past an event only when all before it are done, so that nothing is lost with the server
 //! (I10); a key that stays the same lets the receiver know what it is told again.
 
 use std::{
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::late::{Held, Late, MAX_HELD, Over};
 use crate::{
-    model::{Alert, Event, Name, Timestamp},
+    model::{Alert, Event, Name, RaiseId, Timestamp},
     notify::{Notification, Occasion, Outcome},
 };
 
@@ -87,7 +87,7 @@ struct Job {
     n_failed: u32,
 }
 
-/// The notifications of one alert, in order.
+/// The notifications of one rule about one instance, in order; or a digest.
 #[derive(Debug, Default)]
 struct Queue {
     jobs: VecDeque<Job>,
@@ -211,7 +211,8 @@ impl Schedule {
         if occasion == Occasion::Raise && self.told_directly.remove(&alert.alert_id) {
             return;
         }
-        self.open.insert(seq, alert.alert_id);
+        let queue = queue_of(alert);
+        self.open.insert(seq, queue);
         match occasion {
             Occasion::Raise if alert.late => self.late.hold(seq, at, alert.clone(), now),
             Occasion::Resolve if self.late.resolve(seq, alert) => {}
@@ -222,7 +223,7 @@ impl Schedule {
                     n_more: 0,
                     key: key(occasion, alert, Some(seq)),
                 };
-                self.wait(alert.alert_id, vec![seq], at, notification);
+                self.wait(queue, vec![seq], at, notification);
             }
         }
     }
@@ -245,12 +246,13 @@ impl Schedule {
         if !is_raise || alert.late || !self.is_told(Occasion::Raise, alert) || self.n_waiting >= MAX_WAITING {
             return;
         }
-        if self.queues.contains_key(&alert.alert_id) || self.told_directly.contains(&alert.alert_id) {
+        let (key, queue) = (key(Occasion::Raise, alert, None), queue_of(alert));
+        let waits = |queue: &Queue| queue.jobs.iter().any(|job| job.notification.key == key);
+        if self.queues.get(&queue).is_some_and(waits) || self.told_directly.contains(&alert.alert_id) {
             return;
         }
-        let key = key(Occasion::Raise, alert, None);
         let notification = Notification { occasion: Occasion::Raise, alerts: vec![alert.clone()], n_more: 0, key };
-        self.wait(alert.alert_id, Vec::new(), now.time, notification);
+        self.wait(queue, Vec::new(), now.time, notification);
     }
 
     /// Whether the receiver hears of this at all. What is silenced or acknowledged will be left out here.
@@ -325,7 +327,7 @@ impl Schedule {
             Outcome::Done => {
                 let job = self.take_first(task.queue);
                 if job.is_some_and(|job| job.seqs.is_empty()) {
-                    self.was_told_directly(task.queue);
+                    self.was_told_directly(task);
                 }
                 self.go_on(task.queue);
             }
@@ -384,12 +386,7 @@ impl Schedule {
     /// Lets go of late alerts whose time is up.
     fn decide_late(&mut self, now: Now) {
         let (pages, over) = self.late.due(now.instant, self.caught_up);
-        for Held { seq, at, alert, .. } in pages {
-            let key = key(Occasion::Raise, &alert, Some(seq));
-            let id = alert.alert_id;
-            let notification = Notification { occasion: Occasion::Raise, alerts: vec![alert], n_more: 0, key };
-            self.wait(id, vec![seq], at, notification);
-        }
+        // What is over first: it is the older news.
         if let Some(Over { at, seqs, alerts, n_more, id, .. }) = over {
             // In order: the position is found by the first of them, and a dead letter is filed under the last.
             let mut seqs = seqs;
@@ -399,6 +396,12 @@ impl Schedule {
             }
             let notification = Notification { occasion: Occasion::Digest, alerts, n_more, key: format!("{id}-digest") };
             self.wait(id, seqs, at, notification);
+        }
+        for Held { seq, at, alert, .. } in pages {
+            let key = key(Occasion::Raise, &alert, Some(seq));
+            let id = queue_of(&alert);
+            let notification = Notification { occasion: Occasion::Raise, alerts: vec![alert], n_more: 0, key };
+            self.wait(id, vec![seq], at, notification);
         }
     }
 
@@ -485,12 +488,12 @@ impl Schedule {
     }
 
     /// A raise was told before the journal had it: by the journal it is no news.
-    fn was_told_directly(&mut self, alert_id: Uuid) {
-        let is_raise = |queue: &Queue| queue.jobs.front().is_some_and(|j| j.notification.occasion == Occasion::Raise);
-        if self.queues.get(&alert_id).is_some_and(is_raise) {
-            self.take_first(alert_id);
+    fn was_told_directly(&mut self, task: &Task) {
+        let is_it = |queue: &Queue| queue.jobs.front().is_some_and(|j| j.notification.key == task.notification.key);
+        if self.queues.get(&task.queue).is_some_and(is_it) {
+            self.take_first(task.queue);
         } else if self.told_directly.len() < MAX_TOLD_DIRECTLY {
-            self.told_directly.insert(alert_id);
+            self.told_directly.extend(task.notification.alerts.first().map(|alert| alert.alert_id));
         }
     }
 
@@ -505,6 +508,11 @@ impl Schedule {
     fn bury(&mut self, seq: u64, occasion: Occasion, alert: Arc<Alert>, n_alerts: usize, why: &str) {
         self.dead.push(Dead { seq, occasion, alert, n_alerts, why: why.to_owned() });
     }
+}
+
+/// The queue of a rule's alerts of an instance. No alert has such an id: raises are counted from far above 0.
+fn queue_of(alert: &Alert) -> Uuid {
+    RaiseId::Counter(0).alert_id(&alert.key, &alert.rule)
 }
 
 const NO_ROOM: &str = "the journal needed the room";

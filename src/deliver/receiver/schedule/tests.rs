@@ -530,3 +530,21 @@ fn nothing_is_lost_or_overtaken_whatever_comes_back() {
         assert_eq!(n_told + n_dead, n_for_us, "seed {seed}");
     }
 }
+
+/// Each alert used to have a queue of its own: the end of one could come behind the beginning of the next, of the same
+/// labels, and end that.
+#[test]
+fn a_rules_alerts_of_an_instance_are_told_in_order() {
+    let mut it = Stepped::new();
+    let first = alert("a");
+    let second = Alert { alert_id: RaiseId::Counter(2).alert_id(&first.key, "a"), ..alert("a") };
+    it.raise(&first);
+    it.resolve(&first);
+    it.raise(&second);
+    for (expected, id) in [("raise a", first.alert_id), ("resolve a", first.alert_id), ("raise a", second.alert_id)] {
+        let tasks = it.begin();
+        assert_eq!(tasks.len(), 1);
+        assert_eq!((words(&tasks[0]).as_str(), tasks[0].notification.alerts[0].alert_id), (expected, id));
+        it.finish(&tasks[0], Outcome::Done);
+    }
+}
