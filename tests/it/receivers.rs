@@ -1,6 +1,10 @@
 //! Somebody is told: by webhook, signed, at least once, in order, and to nobody's delay (CONTRACT §3, [[receivers]]).
 
-use std::{fs, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -9,6 +13,7 @@ use crate::support::{
     server::{Server, Setup},
     wait::{SOON, alone, eventually, found},
     webhook::{Hook, Post},
+    workload::{Breach, Workload},
 };
 
 const RULE: &str = "[[rules]]\nname = \"cpu-high\"\nwhen = \"cpu_percent > 90\"\n\
@@ -363,4 +368,29 @@ fn a_receiver_removed_with_events_left_says_how_many() {
     assert_eq!(server.post("/-/reload").code, 200);
     server.client().send([cpu("d", 95.0)]).unwrap();
     assert_eq!(hook.told(2)[1], "raise d/default");
+}
+
+#[test]
+fn a_storm_is_told_whole_and_in_order() {
+    let _alone = alone();
+    let hook = Hook::start();
+    let n_reports: u64 = std::env::var("GOPHERWATCH_STORM").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
+    let server = setup(&hook, "").args("--workers 2").start();
+    let work = Workload::new(n_reports, 500, 4, Breach::Alternating);
+    work.send_all(&server);
+    let told = || server.figure("gopherwatch_receiver_notifications_total");
+    // Each service's last report, if it is a violation, has no resolve.
+    eventually(SOON * 4, "all is told", || told() > 0.0 && server.figure("gopherwatch_receiver_pending") == 0.0);
+    let events = server.settle()["events"].as_u64().unwrap();
+    let posts = hook.posts();
+    assert_eq!((posts.len() as u64, told() as u64), (events, events));
+    let mut last: BTreeMap<String, String> = BTreeMap::new();
+    for post in &posts {
+        let body = post.json();
+        let event = body["gopherwatch"]["event"].as_str().unwrap().to_owned();
+        let before = last.insert(body["groupKey"].as_str().unwrap().to_owned(), event.clone());
+        assert_eq!(event == "raise", before.is_none_or(|before| before == "resolve"), "raise and resolve by turns");
+    }
+    let keys: BTreeSet<String> = posts.iter().map(Post::key).collect();
+    assert_eq!(keys.len(), posts.len(), "nothing is told twice");
 }
