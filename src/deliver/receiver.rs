@@ -177,7 +177,7 @@ struct Sink {
 impl Sink {
     fn run(mut self) {
         loop {
-            let now = Now::now();
+            let now = Now::taken();
             self.schedule.give_up_to(self.cursor.give_up_to());
             self.read(now);
             while let Some(task) = self.schedule.begin(now) {
@@ -264,7 +264,7 @@ impl Sink {
                 self.figures.errors.inc();
             }
         }
-        self.schedule.finished(task, outcome, Now::now());
+        self.schedule.finished(task, outcome, Now::taken());
     }
 
     /// Notes how far it has come, and what it came to, wherever that is shown.
@@ -341,7 +341,7 @@ impl Sink {
 }
 
 impl Now {
-    fn now() -> Self {
+    fn taken() -> Self {
         Self { instant: Instant::now(), time: Timestamp::now() }
     }
 }

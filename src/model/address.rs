@@ -14,13 +14,19 @@ pub fn is_internal(address: IpAddr) -> bool {
 /// RFC 6890 and its registry.
 fn is_internal_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
-    match (a, b, c) {
-        (0 | 10 | 127, _, _) | (169, 254, _) | (192, 168, _) | (192, 0, 0) => true,
-        (100, 64..=127, _) | (172, 16..=31, _) | (198, 18..=19, _) => true,
-        (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => true,
-        (224.., _, _) => true,
-        _ => false,
-    }
+    matches!(
+        (a, b, c),
+        (0 | 10 | 127, _, _)
+            | (169, 254, _)
+            | (192, 168, _)
+            | (192, 0, 0 | 2)
+            | (100, 64..=127, _)
+            | (172, 16..=31, _)
+            | (198, 18..=19, _)
+            | (198, 51, 100)
+            | (203, 0, 113)
+            | (224.., _, _)
+    )
 }
 
 fn is_internal_v6(address: Ipv6Addr) -> bool {
