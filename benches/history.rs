@@ -189,6 +189,8 @@ fn alert(n: u64, shape: &str) -> Alert {
         },
         labels: Arc::new(BTreeMap::from([("team".to_owned(), "payments".to_owned())])),
         summary: format!("CPU of {key} is {value}%"),
+        runbook_url: None,
+        receivers: None,
         evidence: Some(Arc::new(Evidence {
             when: "cpu_percent > 90".into(),
             points: vec![EvidencePoint { at, value }],

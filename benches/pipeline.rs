@@ -268,6 +268,7 @@ fn config(data_dir: &std::path::Path) -> Config {
         rule_file: RuleFile::new(Some(data_dir.join("no-rules.toml")), None),
         rule_text: None,
         rules: RuleSet::built_in(None),
+        receivers: Vec::new(),
         data_dir: data_dir.to_owned(),
         n_workers: 2,
         n_helpers: 2,

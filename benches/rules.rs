@@ -35,7 +35,7 @@ fn rules(n_plain: usize, n_windows: usize) -> RuleSet {
         writeln!(text, "[[rules]]\nname = \"window-{n}\"\nwhen = \"{function}({}, {span}) > 1e9\"", METRICS[n % 4])
             .unwrap();
     }
-    RuleSet::new(parse_file(&text, None).unwrap().unwrap_or_default(), "bench".to_owned())
+    RuleSet::new(parse_file(&text, None).unwrap().rules.unwrap_or_default(), "bench".to_owned())
 }
 
 /// Instances under these rules, and the names that their reports share.

@@ -39,6 +39,9 @@ const CLOCK_RANGE: [i64; 2] = [1_577_836_800_000_000_000, 2_145_916_800_000_000_
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 /// How long the statement in flight may take to finish, once all else is done. It is harmless to cut off (I10).
 const STATEMENT_WAIT: Duration = Duration::from_secs(1);
+/// How long receivers may take to answer what they were being told, once all else is done. They know it by its key when it
+/// is sent again.
+const ANSWERS_WAIT: Duration = Duration::from_secs(3);
 /// How long REST may take to finish the requests under way.
 const REST_WAIT: Duration = Duration::from_millis(500);
 /// How often a stop that takes long says whom it waits for.
@@ -116,6 +119,7 @@ pub struct App {
     store: Stage,
     alerts: Arc<dyn AlertStore>,
     lines: Stage,
+    receivers: Stage,
     rest: rest::Server,
     /// Two servers on one journal would each write over the other's marks.
     data_dir: File,
@@ -190,6 +194,19 @@ impl App {
             let lines = AlertLog::new(config.log_format);
             Stage { stop, thread: deliver::start_lines(lines, lines_reader, lines_cursor, stopped, log)? }
         };
+        let (receivers_door, changes) = deliver::receivers();
+        let receivers = {
+            let (stop, stopped) = bounded(0);
+            let context = deliver::ReceiversContext {
+                sinks: journal.sinks().clone(),
+                reader: journal.reader()?,
+                origin: format!("http://{}", rest.addr()),
+                stats: stats.clone(),
+                health: health.clone(),
+            };
+            let thread = deliver::start_receivers(config.receivers, context, changes, stopped, log)?;
+            Stage { stop, thread }
+        };
         let store = {
             let (stop, stopped) = bounded(0);
             let options = deliver::Options { retention: config.retention, inherited_seq: journal.last_seq() };
@@ -224,6 +241,7 @@ impl App {
                 dispatcher: dispatcher.clone(),
                 state: state.clone(),
                 rules: shown_rules,
+                receivers: receivers_door,
                 stats: stats.clone(),
                 health: health.clone(),
             };
@@ -251,6 +269,7 @@ impl App {
             store,
             alerts,
             lines,
+            receivers,
             rest,
             data_dir,
         })
@@ -299,6 +318,7 @@ impl App {
             ("journal", self.journal.is_finished()),
             ("deliver-store", self.store.thread.is_finished()),
             ("deliver-log", self.lines.thread.is_finished()),
+            ("receivers", self.receivers.thread.is_finished()),
             ("ticker", self.ticker.thread.is_finished()),
             ("control", self.control.thread.is_finished()),
         ];
@@ -321,6 +341,7 @@ impl App {
             store,
             alerts,
             lines,
+            receivers,
             rest,
             data_dir,
         } = self;
@@ -329,6 +350,8 @@ impl App {
         // No statement begins after this; the one in flight finishes beside the rest of the drain.
         alerts.shut();
         drop(store.stop);
+        // Nor any notification.
+        drop(receivers.stop);
         // Nobody is told anything new; a change that is in the lanes already goes through them.
         drop(control.stop);
         info!(log, "shutdown began"; "timeout_seconds" => shutdown_timeout.as_secs_f64());
@@ -354,6 +377,11 @@ impl App {
         waiting.on("deliver-log");
         drop(lines.stop);
         finished &= join_until(lines.thread, deadline).is_some();
+        waiting.on("receivers");
+        let answers = deadline.min(Instant::now() + ANSWERS_WAIT);
+        if join_until(receivers.thread, answers).is_none() {
+            warn!(log, "left notifications under way: they are sent again after the next start");
+        }
         waiting.on("deliver-store");
         let statement = deadline.min(Instant::now() + STATEMENT_WAIT);
         if join_until(store.thread, statement).is_none() {

@@ -6,10 +6,11 @@ use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::{
-    rules::{Doubt, FileError, Record, RuleSet, parse_file, warnings, words},
+    rules::{Doubt, FileError, ReceiverConfig, Record, Rule, RuleSet, Way, parse_file, warnings, words},
     ruletest::{parse_tests, run},
 };
 
@@ -70,18 +71,46 @@ fn explain(rules: &RuleSet, path: &Path, said: &mut Said) {
         words(rule).iter().for_each(|line| said.line(&format!("  {line}")));
         said.line("");
     }
+    rules.receivers.iter().for_each(|receiver| explain_receiver(receiver, rules, said));
     let found = warnings(&rules.rules);
     for warning in &found {
         let doubt = if warning.doubt == Doubt::Warning { "warning" } else { "note" };
         said.line(&format!("{}: {}: {doubt}: {}", rules.source, warning.location, warning.message));
     }
     let n = |doubt| found.iter().filter(|warning| warning.doubt == doubt).count();
+    let receivers = match rules.receivers.len() {
+        0 => String::new(),
+        n => format!(", {}", counted(n, "receiver")),
+    };
     said.line(&format!(
-        "{}, {}, {}",
+        "{}{receivers}, {}, {}",
         counted(rules.rules.len(), "rule"),
         counted(n(Doubt::Warning), "warning"),
         counted(n(Doubt::Note), "note")
     ));
+}
+
+/// Says who a receiver is, and which rules it hears of.
+fn explain_receiver(receiver: &ReceiverConfig, rules: &RuleSet, said: &mut Said) {
+    let Way::Webhook(webhook) = &receiver.way;
+    said.line(&format!("receiver {}: a webhook at {}", receiver.name, webhook.shown()));
+    let tells = |rule: &&Arc<Rule>| rule.receivers.as_ref().is_none_or(|names| names.contains(&receiver.name));
+    let told: Vec<&str> = rules.rules.iter().filter(tells).map(|rule| &*rule.name).collect();
+    let of = match told.len() {
+        0 => "no rule".to_owned(),
+        n if n == rules.rules.len() => "every rule".to_owned(),
+        _ => told.join(", "),
+    };
+    let resolves = if receiver.send_resolved { "and when they resolve" } else { "and not when they resolve" };
+    said.line(&format!("  Is told when alerts of {of} fire, {resolves}."));
+    said.line(match webhook.secret_file {
+        Some(_) => "  What it is told is signed.",
+        None => "  What it is told is not signed: there is no secret_file.",
+    });
+    if webhook.allow_private {
+        said.line("  It may be on this host or in its networks.");
+    }
+    said.line("");
 }
 
 /// Plays the tests of these files and says how they went.
@@ -142,8 +171,8 @@ fn read(path: &Path) -> Result<String, FileFault> {
 }
 
 fn rules(path: &Path, text: &str, record: Option<Record>) -> Result<RuleSet, FileFault> {
-    let rules = parse_file(text, record).map_err(FileFault::content(path))?;
-    Ok(rules.map_or_else(|| RuleSet::built_in(record), |rules| RuleSet::new(rules, path.display().to_string())))
+    let content = parse_file(text, record).map_err(FileFault::content(path))?;
+    Ok(RuleSet::of_file(content, path.display().to_string(), record))
 }
 
 fn counted(n: usize, what: &str) -> String {

@@ -13,7 +13,7 @@ pub use environment::load_env_file;
 
 use crate::{
     log::{Format, chain},
-    rule_file::{RuleFile, RuleFileError},
+    rule_file::{Loaded, Receiver, RuleFile, RuleFileError},
     rules::RuleSet,
     store::MySqlOptions,
 };
@@ -49,6 +49,8 @@ pub struct Config {
     pub rule_text: Option<String>,
     /// The rules to begin with, which this makes.
     pub rules: RuleSet,
+    /// Who is told of alerts to begin with.
+    pub receivers: Vec<Receiver>,
     /// Where journal and embedded store are.
     pub data_dir: PathBuf,
     /// Lanes.
@@ -120,13 +122,14 @@ impl Config {
         let rule_file = RuleFile::new(args.config, args.record);
         let bad_rules = |err: RuleFileError| UsageError(chain(&err));
         let rule_text = rule_file.read().map_err(bad_rules)?;
-        let rules = rule_file.rules(rule_text.as_deref()).map_err(bad_rules)?;
+        let Loaded { rules, receivers } = rule_file.load(rule_text.as_deref()).map_err(bad_rules)?;
         Ok(Self {
             grpc_addr: args.grpc_addr,
             http_addr: args.http_addr,
             rule_file,
             rule_text,
             rules,
+            receivers,
             data_dir: args.data_dir,
             n_workers: args.workers,
             n_helpers: args::cores(),

@@ -22,11 +22,12 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 pub use door::{By, Door, Refused, ReloadError, Reloaded, Requests, door};
 
 use crate::{
+    deliver::Receivers,
     dispatch::{Dispatcher, Receipt},
     health::{Condition, Health},
     log::chain,
     model::{InstanceKey, Timestamp},
-    rule_file::{RuleFile, RuleFileError},
+    rule_file::{Loaded, RuleFile, RuleFileError},
     rules::{RuleSet, SharedRules},
     state::State,
     stats::Stats,
@@ -55,6 +56,8 @@ pub struct Context {
     pub state: Arc<State>,
     /// The rules as REST shows them.
     pub rules: SharedRules,
+    /// Who is told of alerts.
+    pub receivers: Receivers,
     /// Counts of reloads.
     pub stats: Arc<Stats>,
     /// Where a bad file is shown.
@@ -187,10 +190,15 @@ impl Control {
         }
     }
 
-    /// Whether a file that had rules has none any more: it is being written, far more often than it is meant.
+    /// Whether a file that had rules, or receivers, has neither any more: it is being written, far more often than it is
+    /// meant.
     fn says_nothing(&self, text: &str) -> bool {
         let built_in = |rules: &RuleSet| rules.source == RuleSet::BUILT_IN;
-        !built_in(&self.context.rules.read()) && self.file.rules(Some(text)).is_ok_and(|rules| built_in(&rules))
+        let before = self.context.rules.read().clone();
+        self.file.rules(Some(text)).is_ok_and(|rules| {
+            let lost_rules = !built_in(&before) && built_in(&rules);
+            lost_rules || !before.receivers.is_empty() && built_in(&rules) && rules.receivers.is_empty()
+        })
     }
 
     /// Brings the rules of this text into force, and says what came of it wherever that is shown.
@@ -230,10 +238,10 @@ impl Control {
     }
 
     fn bring(&mut self, text: Option<String>) -> Reloaded {
-        let rules = match self.file.rules(text.as_deref()) {
-            Ok(rules) => {
+        let (rules, receivers) = match self.file.load(text.as_deref()) {
+            Ok(Loaded { rules, receivers }) => {
                 let before = self.context.rules.read().records();
-                Arc::new(rules.succeeding(&before, Timestamp::now()))
+                (Arc::new(rules.succeeding(&before, Timestamp::now())), receivers)
             }
             Err(err) => {
                 self.tried = text;
@@ -246,6 +254,8 @@ impl Control {
             GaveUp::Late => Refused::Busy,
             GaveUp::Stopping => Refused::Stopping,
         })?;
+        // Before the lanes: a new receiver is there when the first rule names it.
+        self.context.receivers.change(receivers, self.lanes_wait);
         let given = dispatcher.reload(&rules, places).map_err(|_| Refused::Stopping)?;
         self.tried = text;
         let came = self.all_given(deadline, given);

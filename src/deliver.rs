@@ -3,10 +3,14 @@
 //! A sink takes events in order, and again after a crash: what it does with them is harmless to repeat (I10). One that
 //! stands still holds up nobody: the journal keeps what it has not had.
 
+mod board;
 mod lines;
+mod receiver;
+mod receivers;
 mod store;
 
 pub use lines::start as start_lines;
+pub use receivers::{Changes, Context as ReceiversContext, Receivers, receivers, start as start_receivers};
 pub use store::{Options, Source, start as start_store};
 
 /// The store's cursor.

@@ -14,6 +14,7 @@ pub mod ingest;
 pub mod journal;
 pub mod log;
 pub mod model;
+pub mod notify;
 pub mod rest;
 pub mod restore;
 pub mod rule_file;

@@ -3,11 +3,13 @@
 //! Plain values, shared by every stage. Nothing here reads a clock but [`Timestamp::now`], does I/O or knows a wire
 //! format; each edge (gRPC, journal, database, REST) converts to and from these.
 
+mod address;
 mod alert;
 mod instance;
 mod reject;
 mod timestamp;
 
+pub use address::is_internal;
 pub use alert::{
     Alert, Event, EventKind, Evidence, EvidencePoint, LifeEvent, MAX_LIFE_EVENTS, RaiseId, ResolveReason, Severity,
 };

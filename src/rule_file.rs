@@ -1,19 +1,22 @@
-//! The rule file: where it is, what stands in it, and which rules that makes.
+//! The rule file: where it is, what stands in it, and which rules and receivers that makes.
 //!
 //! The rules themselves do no I/O (I6); this is the reading around them, for the start and for every reload alike.
 
 use std::{
+    fmt,
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
-use crate::rules::{FileError, Record, RuleSet, parse_file};
+use crate::rules::{FileError, ReceiverConfig, Record, RuleSet, Way, parse_file};
 
 /// The file that is read when it is there and no other is named.
 const DEFAULT_PATH: &str = "gopherwatch.toml";
 /// Thousands of rules fit; a device or a mistaken path does not fill the memory.
 const MAX_BYTES: u64 = 4 << 20;
+/// A longer file holds something else than a key.
+const MAX_SECRET_BYTES: u64 = 4 << 10;
 
 /// Where the rules come from.
 #[derive(Clone, Debug)]
@@ -22,6 +25,46 @@ pub struct RuleFile {
     /// Whether the operator named it: then it has to be there.
     named: bool,
     record: Option<Record>,
+}
+
+/// What a rule file comes to, with what stands in the files that it names.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The rules.
+    pub rules: RuleSet,
+    /// Who can be told of their alerts.
+    pub receivers: Vec<Receiver>,
+}
+
+/// A receiver, ready to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receiver {
+    /// What the file says of it.
+    pub config: ReceiverConfig,
+    /// The key that signs what it is told.
+    pub secret: Option<Secret>,
+}
+
+/// A key. It shows itself to nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// A key of these bytes.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 /// A rule file that cannot be used.
@@ -110,10 +153,95 @@ impl RuleFile {
         let parse = |text| {
             parse_file(text, self.record).map_err(|source| RuleFileError::Invalid { path: self.path.clone(), source })
         };
-        let rules = text.map(parse).transpose()?.flatten();
-        Ok(rules.map_or_else(
-            || RuleSet::built_in(self.record),
-            |rules| RuleSet::new(rules, self.path.display().to_string()),
-        ))
+        Ok(match text.map(parse).transpose()? {
+            None => RuleSet::built_in(self.record),
+            Some(content) => RuleSet::of_file(content, self.path.display().to_string(), self.record),
+        })
+    }
+
+    /// The same, and what the files hold that the text names.
+    pub fn load(&self, text: Option<&str>) -> Result<Loaded, RuleFileError> {
+        let rules = self.rules(text)?;
+        let receiver = |config: &ReceiverConfig| {
+            let Way::Webhook(webhook) = &config.way;
+            let secret = webhook.secret_file.as_ref().map(|(path, location)| {
+                // As other programs take paths in their files: from where the file is.
+                let path = self.path.parent().unwrap_or(Path::new("")).join(path);
+                read_secret(&path).map_err(|why| {
+                    let message = format!("secret_file: {}: {why}", path.display());
+                    let source = FileError { location: *location, message };
+                    RuleFileError::Invalid { path: self.path.clone(), source }
+                })
+            });
+            Ok(Receiver { config: config.clone(), secret: secret.transpose()? })
+        };
+        let receivers = rules.receivers.iter().map(receiver).collect::<Result<_, RuleFileError>>()?;
+        Ok(Loaded { rules, receivers })
+    }
+}
+
+/// The key in a file, without the line break that editors leave at its end; or what is wrong with it.
+fn read_secret(path: &Path) -> Result<Secret, String> {
+    // Of a pipe nobody knows when it has said all it has.
+    if fs::metadata(path).map_err(|err| err.to_string())?.is_dir() {
+        return Err("it is a directory: name a file".to_owned());
+    }
+    if !fs::metadata(path).is_ok_and(|found| found.is_file()) {
+        return Err("it is no regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|err| err.to_string())?;
+    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(|err| err.to_string())?;
+    if bytes.len() as u64 > MAX_SECRET_BYTES {
+        return Err(format!("it is longer than {MAX_SECRET_BYTES} bytes"));
+    }
+    while bytes.last().is_some_and(|byte| b"\r\n".contains(byte)) {
+        bytes.pop();
+    }
+    if bytes.is_empty() {
+        return Err("it is empty: write the key into it, or leave secret_file out".to_owned());
+    }
+    Ok(Secret(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WITH_SECRET: &str = "[[receivers]]\nname = \"ops\"\ntype = \"webhook\"\nurl = \"https://example.com/a/b?token=t\"\n\
+                               secret_file = \"ops.key\"\n";
+
+    #[test]
+    fn a_secret_is_read_beside_the_rule_file_and_shows_itself_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("ops.key"), "hunter2\r\n").unwrap();
+        let file = RuleFile::new(Some(dir.path().join("rules.toml")), None);
+        let loaded = file.load(Some(WITH_SECRET)).unwrap();
+        assert_eq!(loaded.rules.rules.len(), 3, "the built-in rules hold");
+        assert_eq!(loaded.rules.source, RuleSet::BUILT_IN);
+        let receiver = &loaded.receivers[0];
+        assert_eq!(receiver.secret, Some(Secret::new("hunter2")));
+        let shown = format!("{receiver:?}");
+        assert!(!shown.contains("hunter2") && !shown.contains("token"), "{shown}");
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_used_is_told_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RuleFile::new(Some(dir.path().join("rules.toml")), None);
+        let refusal = || match file.load(Some(WITH_SECRET)) {
+            Err(RuleFileError::Invalid { source, .. }) => source.to_string(),
+            other => panic!("{other:?}"),
+        };
+        let told = refusal();
+        assert!(told.starts_with("line 5, column 15: secret_file: ") && told.contains("No such file"), "{told}");
+        let path = dir.path().join("ops.key");
+        fs::write(&path, "\n").unwrap();
+        assert!(refusal().contains("it is empty"));
+        fs::write(&path, vec![b'k'; 5_000]).unwrap();
+        assert!(refusal().contains("longer than 4096 bytes"));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(refusal().contains("it is a directory"));
     }
 }

@@ -15,6 +15,7 @@ mod parse;
 mod plan;
 mod progress;
 mod range;
+mod receiver;
 mod suggest;
 mod summary;
 mod text;
@@ -33,9 +34,10 @@ pub use condition::{Comparator, Comparison, Condition, Facts, Held, Operator, Te
 pub use evaluate::{Hush, Reading, evaluate, evaluate_one, look};
 pub use explain::{Compared, Explanation, Reason, Situation, explain};
 pub use fault::{FileError, Location};
-pub use file::parse_file;
+pub use file::{FileContent, parse_file};
 pub use plan::{Plan, WindowsOf};
 pub use progress::{Carried, Firing, Outcome, Pending, Progress, SeriesPart, Trail};
+pub use receiver::{MAX_RECEIVERS, ReceiverConfig, Way, WebhookConfig};
 pub use suggest::{misspelt_metric, nearest};
 pub use summary::Summary;
 pub use warnings::{Doubt, Warning, warnings};
@@ -120,7 +122,9 @@ pub struct Rule {
     /// What its alerts say.
     pub summary: Summary,
     /// Where to read what to do.
-    pub runbook_url: Option<String>,
+    pub runbook_url: Option<Name>,
+    /// Who is told of its alerts; `None`: every receiver there is.
+    pub receivers: Option<Arc<[Name]>>,
     /// Where its condition stands in its file.
     pub location: Location,
     /// Where its `clear` stands.
@@ -189,6 +193,8 @@ pub struct RuleSet {
     pub rules: Vec<Arc<Rule>>,
     /// Where they come from, for people: `built-in` or the file.
     pub source: String,
+    /// Who can be told of their alerts.
+    pub receivers: Arc<[ReceiverConfig]>,
     /// The plan of an instance that every rule looks at: most are such, and they share it.
     everything: Arc<Plan>,
 }
@@ -202,7 +208,13 @@ impl RuleSet {
         let placed = rules.into_iter().enumerate().map(|(place, rule)| Arc::new(Rule { place, ..rule }));
         let rules: Vec<_> = placed.collect();
         let everything = Arc::new(Plan::new(rules.clone()));
-        Self { rules, source, everything }
+        Self { rules, source, receivers: Arc::default(), everything }
+    }
+
+    /// What a file says, which is called `source`; where it has no rules, the built-in ones hold.
+    pub fn of_file(content: FileContent, source: String, record: Option<Record>) -> Self {
+        let rules = content.rules.map_or_else(|| Self::built_in(record), |rules| Self::new(rules, source));
+        Self { receivers: content.receivers.into(), ..rules }
     }
 
     /// The same rules, in force after those of `before`: those that ask what they asked there go on as the same
@@ -215,13 +227,14 @@ impl RuleSet {
             let known = before.iter().find(|record| record.name == rule.name && record.question == question);
             Rule { generation: known.map_or(fresh, |record| record.generation), ..(**rule).clone() }
         };
-        Self::new(self.rules.iter().map(generation).collect(), self.source)
+        let rules = self.rules.iter().map(generation).collect();
+        Self { receivers: self.receivers, ..Self::new(rules, self.source) }
     }
 
     /// The rules of a server without a rule file: `cpu-high`, `memory-high` and `silent`.
     pub fn built_in(record: Option<Record>) -> Self {
         let rules = parse_file(BUILT_IN, record).expect("the built-in rules are valid, which a test shows");
-        Self::new(rules.unwrap_or_default(), Self::BUILT_IN.to_owned())
+        Self::new(rules.rules.unwrap_or_default(), Self::BUILT_IN.to_owned())
     }
 
     /// What is to be remembered of the rules for the next load.

@@ -36,6 +36,25 @@ struct RuleLabel {
     rule: String,
 }
 
+/// Labels of what is counted receiver by receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReceiverLabel {
+    receiver: String,
+}
+
+/// The figures of one receiver.
+#[derive(Clone, Debug)]
+pub struct ReceiverStats {
+    /// Notifications that it took.
+    pub told: Counter,
+    /// Attempts that failed.
+    pub errors: Counter,
+    /// Notifications that were given up.
+    pub dead_letters: Gauge<u64, AtomicU64>,
+    /// Events of the journal that it is not past yet.
+    pub pending: Gauge<u64, AtomicU64>,
+}
+
 /// What last went wrong with a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleError {
@@ -146,6 +165,12 @@ pub struct Stats {
     pub raise_durable: Histogram,
     /// Time from a reading's arrival to its alert's row being in the store.
     pub raise_stored: Histogram,
+    /// Time from a reading's arrival to a receiver having been told of its raise.
+    pub raise_told: Histogram,
+    receiver_told: Family<ReceiverLabel, Counter>,
+    receiver_errors: Family<ReceiverLabel, Counter>,
+    receiver_dead_letters: Family<ReceiverLabel, Gauge<u64, AtomicU64>>,
+    receiver_pending: Family<ReceiverLabel, Gauge<u64, AtomicU64>>,
 }
 
 impl Stats {
@@ -216,6 +241,19 @@ impl Stats {
             ),
             raise_durable: seconds(r, "raise_durable", "Time from a report's arrival to its raise being durable"),
             raise_stored: hop(r, "raise_stored", "Time from a report's arrival to its alert being in the store"),
+            raise_told: hop(r, "raise_told", "Time from a report's arrival to a receiver being told of its raise"),
+            receiver_told: family(r, "receiver_notifications", "Notifications that each receiver took"),
+            receiver_errors: family(
+                r,
+                "receiver_errors",
+                "Notifications that each receiver did not take, attempts counted",
+            ),
+            receiver_dead_letters: family(
+                r,
+                "receiver_dead_letters",
+                "Notifications to each receiver that were given up",
+            ),
+            receiver_pending: family(r, "receiver_pending", "Events that each receiver is not past yet"),
             registry,
         }
     }
@@ -244,6 +282,26 @@ impl Stats {
     pub fn forget_rule(&self, rule: &str) {
         self.rule_evaluations.remove(&RuleLabel { rule: rule.to_owned() });
         self.rule_errors.lock().remove(rule);
+    }
+
+    /// The figures of the receiver of this name.
+    pub fn receiver(&self, receiver: &str) -> ReceiverStats {
+        let label = ReceiverLabel { receiver: receiver.to_owned() };
+        ReceiverStats {
+            told: self.receiver_told.get_or_create_owned(&label),
+            errors: self.receiver_errors.get_or_create_owned(&label),
+            dead_letters: self.receiver_dead_letters.get_or_create_owned(&label),
+            pending: self.receiver_pending.get_or_create_owned(&label),
+        }
+    }
+
+    /// The receiver of this name is gone: so are its figures.
+    pub fn forget_receiver(&self, receiver: &str) {
+        let label = ReceiverLabel { receiver: receiver.to_owned() };
+        self.receiver_told.remove(&label);
+        self.receiver_errors.remove(&label);
+        self.receiver_dead_letters.remove(&label);
+        self.receiver_pending.remove(&label);
     }
 
     /// The accounts now.
@@ -281,6 +339,15 @@ impl Default for Stats {
 
 fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
     let metric = Counter::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn family<L, M>(registry: &mut Registry, name: &str, help: &str) -> Family<L, M>
+where
+    Family<L, M>: prometheus_client::registry::Metric + Clone + Default,
+{
+    let metric = Family::default();
     registry.register(name, help, metric.clone());
     metric
 }

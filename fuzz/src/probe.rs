@@ -23,7 +23,7 @@ const REPETITIONS: u32 = 5;
 pub(crate) fn probe(text: &str) {
     for file in [text.to_owned(), rule("when", text), format!("{}clear = {}", rule("when", "a > 1"), quoted(text))] {
         takes_no_longer_than_its_length_allows(&file);
-        let Ok(Some(rules)) = parse_file(&file, None) else { continue };
+        let Some(rules) = parse_file(&file, None).ok().and_then(|content| content.rules) else { continue };
         for rule in &rules {
             is_the_same_written_out(rule);
         }
@@ -78,7 +78,7 @@ fn is_the_same_written_out(rule: &Rule) {
 
 fn read_one(file: &str) -> Rule {
     let rules = parse_file(file, None).unwrap_or_else(|err| panic!("{err}\n{file}"));
-    rules.and_then(|mut rules| rules.pop()).expect("one rule was written")
+    rules.rules.and_then(|mut rules| rules.pop()).expect("one rule was written")
 }
 
 /// Some reports of the metrics that the rules name, some without, and silences between; what they lead to.

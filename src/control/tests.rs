@@ -8,7 +8,10 @@ use slog::{Discard, o};
 use tempfile::TempDir;
 
 use super::*;
-use crate::dispatch::{self, LaneQueue, Turn};
+use crate::{
+    deliver,
+    dispatch::{self, LaneQueue, Turn},
+};
 
 struct Fixture {
     door: Door,
@@ -32,6 +35,7 @@ impl Fixture {
             dispatcher,
             state: Arc::new(State::new(2, 1_000)),
             rules: Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None)))),
+            receivers: deliver::receivers().0,
             stats,
             health: Health::new(),
         };

@@ -83,7 +83,7 @@ impl Fixture {
     /// Gives the lanes other rules, and waits until they hold.
     fn reload(&self, text: &str) {
         let dispatcher = self.dispatcher.as_ref().expect("not ended yet");
-        let rules = parse_file(text, None).expect("valid").unwrap_or_default();
+        let rules = parse_file(text, None).expect("valid").rules.unwrap_or_default();
         let rules = Arc::new(RuleSet::new(rules, "test".to_owned()));
         let places = dispatcher.control_places().expect("nobody else reloads");
         dispatcher.reload(&rules, places).expect("the lanes live");
@@ -336,7 +336,7 @@ fn a_reload_of_many_instances_is_the_same_as_of_few() {
         let _ = instance.adopt(&rules, Timestamp::now(), Heard::default());
         state.restore(instance);
     }
-    let narrow = parse_file(&format!("{CPU}services = [\"service-1*\"]"), None).expect("valid").expect("rules");
+    let narrow = parse_file(&format!("{CPU}services = [\"service-1*\"]"), None).expect("valid").rules.expect("rules");
     let narrow = RuleSet::new(narrow, "test".to_owned());
     let done = reload::adopt(&state, &narrow, (Timestamp::now(), Heard::default()), 0, &pool);
     assert!(done.events.is_empty() && done.snapshots.is_empty(), "no alert fires");

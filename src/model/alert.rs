@@ -190,6 +190,11 @@ pub struct Alert {
     pub labels: Arc<BTreeMap<String, String>>,
     /// The rule's summary with its placeholders filled in.
     pub summary: String,
+    /// Where its rule said at the raise to read what to do.
+    pub runbook_url: Option<Name>,
+    /// Who is told of it, as its rule said at the raise; `None`: every receiver there is. Whoever was told that it
+    /// fires is so told that it no longer does, whatever the rule says by then.
+    pub receivers: Option<Arc<[Name]>>,
     /// What it was raised on.
     pub evidence: Option<Arc<Evidence>>,
     /// Its life so far; at most [`MAX_LIFE_EVENTS`].
@@ -323,6 +328,8 @@ mod tests {
             severity: Severity::Critical,
             labels: Arc::default(),
             summary: String::new(),
+            runbook_url: None,
+            receivers: None,
             evidence: None,
             life: vec![LifeEvent {
                 kind: EventKind::Raise,

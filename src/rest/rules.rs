@@ -41,6 +41,8 @@ struct RuleView<'a> {
     labels: &'a BTreeMap<String, String>,
     summary: &'a str,
     runbook_url: Option<&'a str>,
+    /// Null: every receiver there is.
+    receivers: Option<Vec<&'a str>>,
     state: &'static str,
     /// How many instances it looks at.
     matching: usize,
@@ -82,6 +84,7 @@ fn rule_view<'a>(rule: &'a Rule, counts: &HashMap<Name, RuleCount>, stats: &Stat
         labels: &rule.labels,
         summary: rule.summary.text(),
         runbook_url: rule.runbook_url.as_deref(),
+        receivers: rule.receivers.as_ref().map(|names| names.iter().map(|name| &**name).collect()),
         state: match (firing, pending) {
             (0, 0) => "ok",
             (0, _) => "pending",

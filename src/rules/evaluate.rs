@@ -265,6 +265,8 @@ fn new_alert(rule: &Rule, held: &Held, key: &Arc<InstanceKey>, id: RaiseId, time
         severity: rule.severity,
         labels: rule.labels.clone(),
         summary: rule.summary.fill(key, rule, &held.metric, held.value, held.threshold),
+        runbook_url: rule.runbook_url.clone(),
+        receivers: rule.receivers.clone(),
         evidence: None,
         life: vec![LifeEvent { kind: EventKind::Raise, at, by: None, value: Some(held.value) }],
         late: times.late,

@@ -17,6 +17,7 @@ use super::{
     fault::{FileError, Location},
     lines::Lines,
     parse::{Mention, SyntaxError, parse_clear, parse_when},
+    receiver::{RawReceiver, ReceiverConfig},
 };
 use crate::{
     model::{Name, Severity},
@@ -29,7 +30,8 @@ struct RawFile {
     #[serde(default)]
     defaults: RawDefaults,
     rules: Option<Vec<Spanned<RawRule>>>,
-    receivers: Option<Spanned<toml::Value>>,
+    #[serde(default)]
+    receivers: Vec<Spanned<RawReceiver>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -41,6 +43,7 @@ struct RawDefaults {
     repeat: Option<Spanned<String>>,
     record: Option<Spanned<String>>,
     runbook_url: Option<String>,
+    receivers: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Deserialize)]
@@ -61,29 +64,36 @@ struct RawRule {
     labels: BTreeMap<String, String>,
     summary: Option<Spanned<String>>,
     runbook_url: Option<String>,
-    // A field of the contract that this version does not have yet: refused, so that nobody relies on it.
-    receivers: Option<Spanned<toml::Value>>,
+    receivers: Option<Vec<Spanned<String>>>,
 }
 
-/// Reads a rule file. `None`: it has no `rules`, and the built-in ones hold. `record`, when given, overrules each
-/// rule's own (the flag `--record`).
-pub fn parse_file(text: &str, record: Option<Record>) -> Result<Option<Vec<Rule>>, FileError> {
+/// What a rule file says.
+#[derive(Debug)]
+pub struct FileContent {
+    /// Its rules; `None`: it has no `rules`, and the built-in ones hold.
+    pub rules: Option<Vec<Rule>>,
+    /// Its receivers.
+    pub receivers: Vec<ReceiverConfig>,
+}
+
+/// Reads a rule file. `record`, when given, overrules each rule's own (the flag `--record`).
+pub fn parse_file(text: &str, record: Option<Record>) -> Result<FileContent, FileError> {
     let reader = Reader { text, lines: Lines::new(text), record };
     let raw: RawFile = toml::from_str(text).map_err(|err| FileError::of_toml(text, &err))?;
-    reader.not_yet("receivers", raw.receivers.as_ref())?;
-    let defaults = reader.defaults(&raw.defaults)?;
-    let Some(raw_rules) = raw.rules else { return Ok(None) };
+    let receivers = reader.receivers(raw.receivers)?;
+    let defaults = reader.defaults(&raw.defaults, &receivers)?;
+    let Some(raw_rules) = raw.rules else { return Ok(FileContent { rules: None, receivers }) };
     let mut rules: Vec<Rule> = Vec::with_capacity(raw_rules.len());
     let mut names = BTreeSet::new();
     for raw in raw_rules {
         let span = raw.get_ref().name.as_ref().map_or(raw.span(), Spanned::span);
-        let rule = reader.rule(raw, &defaults)?;
+        let rule = reader.rule(raw, &defaults, &receivers)?;
         if !names.insert(rule.name.clone()) {
             return Err(reader.error(&span, &format!("name: another rule is called `{}`", rule.name)));
         }
         rules.push(rule);
     }
-    Ok(Some(rules))
+    Ok(FileContent { rules: Some(rules), receivers })
 }
 
 /// What rules have that do not say otherwise.
@@ -93,38 +103,40 @@ struct Defaults {
     keep_firing_for: Duration,
     repeat: Option<Duration>,
     record: Record,
-    runbook_url: Option<String>,
+    runbook_url: Option<Name>,
+    receivers: Option<Arc<[Name]>>,
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
-    lines: Lines<'a>,
+    pub(super) lines: Lines<'a>,
     record: Option<Record>,
 }
 
 impl Reader<'_> {
-    fn defaults(&self, raw: &RawDefaults) -> Result<Defaults, FileError> {
+    fn defaults(&self, raw: &RawDefaults, receivers: &[ReceiverConfig]) -> Result<Defaults, FileError> {
         Ok(Defaults {
             severity: self.severity(raw.severity.as_ref())?.unwrap_or(Severity::Critical),
             r#for: self.duration("for", raw.r#for.as_ref())?.unwrap_or_default(),
             keep_firing_for: self.duration("keep_firing_for", raw.keep_firing_for.as_ref())?.unwrap_or_default(),
             repeat: self.repeat(raw.repeat.as_ref())?,
             record: self.record(raw.record.as_ref())?.unwrap_or_default(),
-            runbook_url: raw.runbook_url.clone(),
+            runbook_url: raw.runbook_url.as_deref().map(Into::into),
+            receivers: self.told(raw.receivers.as_ref(), receivers)?,
         })
     }
 
-    fn rule(&self, spanned: Spanned<RawRule>, defaults: &Defaults) -> Result<Rule, FileError> {
+    fn rule(
+        &self,
+        spanned: Spanned<RawRule>,
+        defaults: &Defaults,
+        receivers: &[ReceiverConfig],
+    ) -> Result<Rule, FileError> {
         let whole = spanned.span();
         let raw = spanned.into_inner();
-        self.not_yet("receivers", raw.receivers.as_ref())?;
         let missing =
             |field, example| self.error(&whole, &format!("{field}: a rule needs one, such as {field} = {example}"));
-        let name = raw.name.as_ref().ok_or_else(|| missing("name", "\"cpu-high\""))?;
-        let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-        if !(1..=128).contains(&name.get_ref().len()) || !name.get_ref().chars().all(fits) {
-            return Err(self.error(&name.span(), "name: use 1 to 128 of A-Z a-z 0-9 _ . -"));
-        }
+        let name = self.name(raw.name.as_ref().ok_or_else(|| missing("name", "\"cpu-high\""))?)?;
         let when_text = raw.when.as_ref().ok_or_else(|| missing("when", "\"cpu_percent > 90\""))?;
         let (when, mut mentions) = self.read("when", when_text, parse_when)?;
         let clear = match &raw.clear {
@@ -153,7 +165,7 @@ impl Reader<'_> {
             None => (default_summary(&when), 0..0),
         };
         Ok(Rule {
-            name: name.get_ref().as_str().into(),
+            name,
             place: 0,
             generation: 0,
             when_text: when_text.get_ref().as_str().into(),
@@ -172,11 +184,21 @@ impl Reader<'_> {
             record: self.record.or(self.record(raw.record.as_ref())?).unwrap_or(defaults.record),
             labels: Arc::new(raw.labels),
             summary: Summary::new(summary).map_err(|why| self.error(&span, &format!("summary: {why}")))?,
-            runbook_url: raw.runbook_url.or_else(|| defaults.runbook_url.clone()),
+            runbook_url: raw.runbook_url.as_deref().map(Into::into).or_else(|| defaults.runbook_url.clone()),
+            receivers: self.told(raw.receivers.as_ref(), receivers)?.or_else(|| defaults.receivers.clone()),
             location: self.lines.location(when_text.span().start),
             clear_location: raw.clear.as_ref().map(|text| self.lines.location(text.span().start)),
             mentions,
         })
+    }
+
+    /// The name of a rule or receiver.
+    pub(super) fn name(&self, name: &Spanned<String>) -> Result<Name, FileError> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if !(1..=128).contains(&name.get_ref().len()) || !name.get_ref().chars().all(fits) {
+            return Err(self.error(&name.span(), "name: use 1 to 128 of A-Z a-z 0-9 _ . -"));
+        }
+        Ok(name.get_ref().as_str().into())
     }
 
     /// Reads a condition; returns with it the metrics that it names, and where they stand.
@@ -253,16 +275,7 @@ impl Reader<'_> {
         Ok(Some(Globs { patterns: patterns.into_iter().map(Spanned::into_inner).collect(), set }))
     }
 
-    fn not_yet(&self, field: &str, value: Option<&Spanned<toml::Value>>) -> Result<(), FileError> {
-        match value {
-            None => Ok(()),
-            Some(value) => {
-                Err(self.error(&value.span(), &format!("{field}: not supported by this version, remove it")))
-            }
-        }
-    }
-
-    fn error(&self, span: &Range<usize>, message: &str) -> FileError {
+    pub(super) fn error(&self, span: &Range<usize>, message: &str) -> FileError {
         FileError { location: self.lines.location(span.start), message: message.trim_end().to_owned() }
     }
 }

@@ -10,6 +10,7 @@ mod parse;
 pub(crate) mod play;
 mod property;
 mod read;
+mod receivers;
 mod reference;
 mod timelines;
 mod write;

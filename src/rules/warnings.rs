@@ -174,7 +174,7 @@ mod tests {
     };
 
     fn found(text: &str) -> Vec<Warning> {
-        let rules = parse_file(text, None).unwrap_or_else(|err| panic!("{err}\n{text}")).expect("with rules");
+        let rules = parse_file(text, None).unwrap_or_else(|err| panic!("{err}\n{text}")).rules.expect("with rules");
         warnings(&RuleSet::new(rules, "test".to_owned()).rules)
     }
 
@@ -501,7 +501,7 @@ mod tests {
             y in proptest::option::of(prop_oneof![(-3..4_i32).prop_map(f64::from), Just(f64::MIN_POSITIVE)]),
         ) {
             let text = format!("[[rules]]\nname = \"r\"\nwhen = \"{when}\"");
-            let rules = parse_file(&text, None).expect("valid").expect("with rules");
+            let rules = parse_file(&text, None).expect("valid").rules.expect("with rules");
             let condition = rules[0].when.condition().expect("on reports");
             let mut metrics: Vec<(Name, f64)> =
                 vec![("cpu_percent".into(), cpu), ("load_1m".into(), load), ("x".into(), x)];

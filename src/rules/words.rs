@@ -43,6 +43,11 @@ pub fn words(rule: &Rule) -> Vec<String> {
     if rule.record == Record::Every {
         told.push("While it fires each further report that makes it true gets a row of its own.".to_owned());
     }
+    match rule.receivers.as_deref() {
+        None => {}
+        Some([]) => told.push("Tells no receiver of it.".to_owned()),
+        Some(names) => told.push(format!("Tells {}.", listed(names, "and"))),
+    }
     if !rule.labels.is_empty() {
         let labels: Vec<String> = rule.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         told.push(format!("Labels: {}.", labels.join(", ")));
@@ -260,7 +265,7 @@ mod tests {
     /// What is said of a rule of these fields, `; ` between them.
     fn check(fields: &str, expected: &Expect) {
         let text = format!("[[rules]]\nname = \"r\"\nsummary = \"s\"\n{}", fields.replace("; ", "\n"));
-        let rules = parse_file(&text, None).unwrap_or_else(|err| panic!("{err}\n{text}")).expect("with rules");
+        let rules = parse_file(&text, None).unwrap_or_else(|err| panic!("{err}\n{text}")).rules.expect("with rules");
         let told = words(&rules[0]);
         let told: Vec<_> =
             told.iter().filter(|line| *line != "Looks at every service." && *line != "Says: s").collect();
@@ -428,7 +433,7 @@ mod tests {
         let fields = "[[rules]]\nname = \"r\"\nwhen = \"absent()\"\nservices = [\"a-*\", \"b\"]\nexclude = [\"a-x\"]\n\
                       instances = [\"1\"]\nrepeat = \"1h\"\nrecord = \"every\"\nlabels = { team = \"a\", tier = \"1\" }\n\
                       runbook_url = \"https://example.com\"";
-        let rules = parse_file(fields, None).expect("valid").expect("with rules");
+        let rules = parse_file(fields, None).expect("valid").rules.expect("with rules");
         expect![[r#"
             Looks at the services a-* and b but a-x, there at the instances 1.
             While it fires it is told of again every 1h.

@@ -21,7 +21,7 @@ services = ["w*"]
 "#;
 
 fn rules() -> RuleSet {
-    RuleSet::new(parse_file(RULES, None).expect("valid").expect("with rules"), "rules.toml".to_owned())
+    RuleSet::new(parse_file(RULES, None).expect("valid").rules.expect("with rules"), "rules.toml".to_owned())
 }
 
 /// Plays one test of these fields, `; ` between them; what was not as expected.

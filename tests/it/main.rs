@@ -15,6 +15,7 @@ mod one_alert;
 mod order;
 mod overload;
 mod receipts;
+mod receivers;
 mod reload;
 mod rule_files;
 mod scale;
@@ -39,5 +40,6 @@ mod support {
     pub(crate) mod server;
     pub(crate) mod stores;
     pub(crate) mod wait;
+    pub(crate) mod webhook;
     pub(crate) mod workload;
 }

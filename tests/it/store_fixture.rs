@@ -124,6 +124,8 @@ pub(crate) fn raised(n: u64, micros: i64) -> Alert {
         severity: Severity::Critical,
         labels: Arc::new(BTreeMap::from([("team".to_owned(), "payments".to_owned())])),
         summary: "CPU of web/a is 95.5%".to_owned(),
+        runbook_url: None,
+        receivers: None,
         evidence: Some(Arc::new(Evidence {
             when: "cpu_percent > 90".into(),
             points: vec![EvidencePoint { at, value: 95.5 }],

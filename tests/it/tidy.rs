@@ -88,13 +88,14 @@ fn uses(code: &str, name: &str) -> bool {
 
 #[test]
 fn each_crate_has_its_home() {
-    let homes: [(&[&str], &[&str]); 6] = [
+    let homes: [(&[&str], &[&str]); 7] = [
         (&["tonic", "tonic_health", "tonic_types", "tonic_reflection"], &["ingest"]),
         (&["warp", "hyper", "hyper_util"], &["rest"]),
         (&["tokio", "tokio_util", "tokio_stream"], &["ingest", "dispatch", "control", "rest", "app", "main"]),
         (&["rayon"], &["evaluate"]),
         (&["r2d2", "mysql", "r2d2_mysql", "rusqlite", "r2d2_sqlite"], &["store", "journal"]),
         (&["toml"], &["rules", "ruletest"]),
+        (&["ureq", "ring", "rustls_native_certs"], &["notify"]),
     ];
     for (module, code) in modules() {
         for (crates, at_home_in) in homes {
@@ -122,12 +123,13 @@ fn modules_depend_in_one_direction() {
         ("state", &["model", "rules"]),
         ("store", &["model", "log"]),
         ("rule_file", &["rules"]),
+        ("notify", &["log", "model", "rule_file", "rules"]),
         ("dispatch", &["model", "rules", "stats"]),
         ("journal", &["dispatch", "health", "log", "model", "rules", "state", "stats"]),
         ("restore", &["journal", "model", "rules", "state"]),
-        ("control", &["dispatch", "health", "log", "model", "rule_file", "rules", "state", "stats"]),
+        ("control", &["deliver", "dispatch", "health", "log", "model", "rule_file", "rules", "state", "stats"]),
         ("evaluate", &["dispatch", "journal", "model", "rules", "state", "stats"]),
-        ("deliver", &["health", "journal", "log", "model", "stats", "store"]),
+        ("deliver", &["health", "journal", "log", "model", "notify", "rule_file", "rules", "stats", "store"]),
         ("ingest", &["dispatch", "log", "model", "state", "stats"]),
         ("rest", &["control", "health", "log", "model", "rules", "state", "stats", "store"]),
         ("ruletest", &["model", "rules", "state", "units"]),

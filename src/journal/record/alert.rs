@@ -92,6 +92,17 @@ pub(super) struct AlertMessage {
     last_value: f64,
     #[prost(uint32, tag = "20")]
     version: u32,
+    #[prost(string, optional, tag = "21")]
+    runbook_url: Option<String>,
+    /// A message, so that nobody and everybody can be told apart.
+    #[prost(message, optional, tag = "22")]
+    receivers: Option<NamesMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NamesMessage {
+    #[prost(string, repeated, tag = "1")]
+    names: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -134,6 +145,11 @@ impl AlertMessage {
             resolve_reason: alert.resolve_reason.map(|why| why.as_str().to_owned()),
             last_value: alert.last_value,
             version: alert.version,
+            runbook_url: alert.runbook_url.as_deref().map(str::to_owned),
+            receivers: alert
+                .receivers
+                .as_ref()
+                .map(|names| NamesMessage { names: names.iter().map(|name| name.to_string()).collect() }),
         }
     }
 
@@ -167,6 +183,8 @@ impl AlertMessage {
             resolve_reason: self.resolve_reason.map(reason).transpose()?,
             last_value: self.last_value,
             version: self.version,
+            runbook_url: self.runbook_url.map(Into::into),
+            receivers: self.receivers.map(|told| told.names.into_iter().map(Into::into).collect()),
         })
     }
 }

@@ -92,6 +92,7 @@ fn the_rules_tell_what_they_watch_and_whether_they_fire() {
             "labels": {},
             "summary": "{metric} of {service}/{instance} is {value} (cpu_percent > 90)",
             "runbook_url": null,
+            "receivers": null,
             "state": "firing",
             "matching": 2,
             "pending": 0,

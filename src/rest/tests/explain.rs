@@ -30,7 +30,7 @@ impl Story {
     fn of(fields: &str) -> Self {
         let text = format!("[[rules]]\nname = \"rule\"\n{}", fields.replace("; ", "\n"));
         let rules =
-            RuleSet::new(parse_file(&text, None).expect("a valid file").expect("with rules"), "test".to_owned());
+            RuleSet::new(parse_file(&text, None).expect("a valid file").rules.expect("with rules"), "test".to_owned());
         let key = Arc::new(InstanceKey::new("web", "a"));
         let mut instance = InstanceState::new(key.clone(), rules.plan(&key), Heard::default());
         instance.last_seen = BASE;

@@ -186,6 +186,8 @@ pub(super) fn firing(service: &str, instance: &str, rule: &str, severity: Severi
         severity,
         labels: Arc::new([("team".to_owned(), "payments".to_owned())].into()),
         summary: "CPU is high".to_owned(),
+        runbook_url: None,
+        receivers: None,
         evidence: None,
         life: vec![LifeEvent { kind: EventKind::Raise, at: triggered_at, by: None, value: Some(95.5) }],
         late: false,

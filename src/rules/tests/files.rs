@@ -63,9 +63,9 @@ fn a_file_that_cannot_be_used_is_told_line_column_and_field() {
 
 #[test]
 fn no_rules_in_a_file_is_not_the_same_as_an_empty_list() {
-    assert!(parse_file("", None).expect("valid").is_none());
-    assert!(parse_file("[defaults]\nseverity = \"info\"", None).expect("valid").is_none());
-    assert_eq!(parse_file("rules = []", None).expect("valid").expect("a list").len(), 0);
+    assert!(parse_file("", None).expect("valid").rules.is_none());
+    assert!(parse_file("[defaults]\nseverity = \"info\"", None).expect("valid").rules.is_none());
+    assert_eq!(parse_file("rules = []", None).expect("valid").rules.expect("a list").len(), 0);
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(crate) const START: Timestamp = Timestamp::from_nanos(1_800_000_000_000_000_
 
 /// The rules of a file.
 pub(crate) fn rules(text: &str) -> RuleSet {
-    let rules = parse_file(text, None).unwrap_or_else(|err| panic!("{err}\n{text}")).expect("with rules");
+    let rules = parse_file(text, None).unwrap_or_else(|err| panic!("{err}\n{text}")).rules.expect("with rules");
     RuleSet::new(rules, "test".to_owned())
 }
 
