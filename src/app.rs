@@ -1,10 +1,8 @@
 //! The wiring, which reads as the pipeline: start from the last stage to the first, stop from the first to the last.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io,
+    fs, io,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -16,14 +14,16 @@ use slog::{Logger, error, info, o, warn};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::{
+    accounts,
     config::{Config, StoreConfig},
     control::{self, Door},
+    data_dir::{DataDir, DataDirError},
     deliver,
     dispatch::{self, Dispatcher, Receipt},
     evaluate,
     health::{Health, Phase},
     ingest::{self, Ingest},
-    journal::{self, Entry, Journal, JournalError},
+    journal::{self, Entry, Journal, JournalError, SinkCursor, Sinks},
     log::{AlertLog, chain},
     model::Timestamp,
     rest,
@@ -60,24 +60,9 @@ pub enum StartError {
         /// Why it cannot.
         source: io::Error,
     },
-    /// The data directory cannot be made.
-    #[error("making the data directory {}", path.display())]
-    DataDir {
-        /// The directory.
-        path: PathBuf,
-        /// Why it cannot.
-        #[source]
-        source: io::Error,
-    },
-    /// Another server runs on the data directory, or it cannot be found out.
-    #[error("taking the data directory {} for this server alone; is another one running on it?", path.display())]
-    Taken {
-        /// The directory.
-        path: PathBuf,
-        /// Why it cannot be taken.
-        #[source]
-        source: TryLockError,
-    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -109,20 +94,23 @@ pub struct App {
     log: Logger,
     health: Health,
     shutdown_timeout: Duration,
+    drain_store: bool,
     ingest: Ingest,
     ticker: Stage,
+    accounts: Stage,
     control: Stage,
     door: Door,
     lanes: Vec<JoinHandle<()>>,
     entries: Sender<Entry>,
     journal: JoinHandle<Result<(), JournalError>>,
     store: Stage,
+    sinks: Sinks,
+    store_position: SinkCursor,
     alerts: Arc<dyn AlertStore>,
     lines: Stage,
     receivers: Stage,
     rest: rest::Server,
-    /// Two servers on one journal would each write over the other's marks.
-    data_dir: File,
+    data_dir: DataDir,
 }
 
 /// A thread that ends when told to.
@@ -142,9 +130,7 @@ impl App {
         }
         let grpc = listen(config.grpc_addr, "--grpc-addr")?;
         let http = listen(config.http_addr, "--http-addr")?;
-        fs::create_dir_all(&config.data_dir)
-            .map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
-        let data_dir = take(&config.data_dir)?;
+        let mut data_dir = DataDir::take(&config.data_dir)?;
         let stats = Arc::new(Stats::new());
         let health = Health::new();
         let state = Arc::new(State::new(config.n_workers, config.max_instances));
@@ -172,8 +158,10 @@ impl App {
 
         let lines_cursor = journal.sinks().add(deliver::LINES);
         let store_cursor = journal.sinks().add(deliver::STORE);
+        let (sinks, store_position) = (journal.sinks().clone(), store_cursor.clone());
         let lines_reader = journal.reader()?;
         let store_reader = journal.reader()?;
+        let check_reader = journal.reader()?;
 
         let (door, requests) = control::door();
         let rest = rest::start(
@@ -189,6 +177,9 @@ impl App {
             rest::Options::default(),
             log.new(o!("thread" => "admin")),
         )?;
+        if let Err(err) = data_dir.sign(&format!("REST at {}", rest.addr())) {
+            warn!(log, "cannot write who has the data directory"; "error" => %err);
+        }
         let lines = {
             let (stop, stopped) = bounded(0);
             let lines = AlertLog::new(config.log_format);
@@ -233,6 +224,11 @@ impl App {
         };
         let lanes = evaluate::start(options, queues, (state.clone(), rules), entries.clone(), stats.clone(), log)?;
         let ticker = ticker(dispatcher.clone())?;
+        let accounts = {
+            let (stop, stopped) = bounded(0);
+            let thread = accounts::start(dispatcher.clone(), state.clone(), stats.clone(), stopped, log)?;
+            Stage { stop, thread }
+        };
         let control = {
             let (stop, stopped) = bounded(0);
             let (file, text) = (config.rule_file, config.rule_text);
@@ -253,20 +249,25 @@ impl App {
             retention: config.retention,
         };
         let ingest = Ingest::start(grpc, options, dispatcher, state, stats, log)?;
+        journal::look_for_damage(check_reader, health.clone(), log)?;
         health.enter(Phase::Ready);
         info!(log, "ready"; "grpc" => ingest.addr().to_string(), "http" => rest.addr().to_string());
         Ok(Self {
             log: log.clone(),
             health,
             shutdown_timeout: config.shutdown_timeout,
+            drain_store: config.drain_store,
             ingest,
             ticker,
+            accounts,
             control,
             door,
             lanes,
             entries,
             journal,
             store,
+            sinks,
+            store_position,
             alerts,
             lines,
             receivers,
@@ -319,6 +320,7 @@ impl App {
             ("deliver-store", self.store.thread.is_finished()),
             ("deliver-log", self.lines.thread.is_finished()),
             ("receivers", self.receivers.thread.is_finished()),
+            ("accounts", self.accounts.thread.is_finished()),
             ("ticker", self.ticker.thread.is_finished()),
             ("control", self.control.thread.is_finished()),
         ];
@@ -331,14 +333,18 @@ impl App {
             log,
             health,
             shutdown_timeout,
+            drain_store,
             ingest,
             ticker,
+            accounts,
             control,
             door: _,
             lanes,
             entries,
             journal,
             store,
+            sinks,
+            store_position,
             alerts,
             lines,
             receivers,
@@ -347,9 +353,14 @@ impl App {
         } = self;
         let deadline = Instant::now() + shutdown_timeout;
         health.enter(Phase::Draining);
-        // No statement begins after this; the one in flight finishes beside the rest of the drain.
-        alerts.shut();
-        drop(store.stop);
+        // No statement begins after this; the one in flight finishes beside the rest of the drain. Unless the operator
+        // wants the store to have everything, since nobody will start this server again.
+        let Stage { stop: store_stop, thread: store } = store;
+        let mut store_stop = Some(store_stop);
+        if !drain_store {
+            alerts.shut();
+            store_stop = None;
+        }
         // Nor any notification.
         drop(receivers.stop);
         // Nobody is told anything new; a change that is in the lanes already goes through them.
@@ -361,6 +372,7 @@ impl App {
         ingest.stop();
         let mut finished = ingest.finish(deadline);
         drop(ticker.stop);
+        drop(accounts.stop);
         waiting.on("control");
         finished &= join_until(control.thread, deadline).is_some();
 
@@ -383,8 +395,19 @@ impl App {
             warn!(log, "left notifications under way: they are sent again after the next start");
         }
         waiting.on("deliver-store");
+        if drain_store {
+            let has_all = || store_position.position() >= sinks.last_seq();
+            if !wait_until(deadline, has_all) {
+                let n_left = sinks.last_seq() - store_position.position();
+                error!(log, "the store did not take everything in time: start again with a longer --shutdown-timeout";
+                    "events_left" => n_left);
+                finished = false;
+            }
+            alerts.shut();
+        }
+        drop(store_stop);
         let statement = deadline.min(Instant::now() + STATEMENT_WAIT);
-        if join_until(store.thread, statement).is_none() {
+        if join_until(store, statement).is_none() {
             warn!(log, "left a statement in flight: its rows are delivered again at the next start");
         }
 
@@ -410,14 +433,6 @@ impl App {
 
 fn listen(addr: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(addr).map_err(|source| StartError::Listen { addr, flag, source })
-}
-
-/// Locks the data directory until the answer is dropped or the process ends, however it ends.
-fn take(data_dir: &Path) -> Result<File, StartError> {
-    let taken = |source| StartError::Taken { path: data_dir.to_owned(), source };
-    let file = File::create(data_dir.join("lock")).map_err(|err| taken(TryLockError::Error(err)))?;
-    file.try_lock().map_err(taken)?;
-    Ok(file)
 }
 
 fn open_store(config: &Config, journal: &Journal) -> Result<Arc<dyn AlertStore>, StartError> {

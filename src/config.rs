@@ -73,6 +73,8 @@ pub struct Config {
     pub max_instances_per_stream: usize,
     /// How long a graceful stop may take.
     pub shutdown_timeout: Duration,
+    /// Whether a stop gives the store everything first.
+    pub drain_store: bool,
     /// How log lines look.
     pub log_format: Format,
     /// Lines below this level are not written.
@@ -141,6 +143,7 @@ impl Config {
             max_instances: args.max_instances,
             max_instances_per_stream: args.max_instances_per_stream,
             shutdown_timeout: args.shutdown_timeout,
+            drain_store: args.drain_store,
             log_format: args.log_format.unwrap_or_else(Format::fitting),
             log_level: args.log_level,
             store,

@@ -213,11 +213,23 @@ impl Dispatcher {
         let lane = &self.lanes[lane_idx];
         let weight = chunk.weight().min(lane.capacity);
         let slot = self.slot(lane, weight).await?;
+        self.admit(lane, chunk, slot)
+    }
+
+    fn admit(&self, lane: &Lane, chunk: Box<Chunk>, slot: OwnedSemaphorePermit) -> Result<(), DispatchError> {
         let n_reports = chunk.n_reports();
         self.stats.received.inc_by(n_reports as u64);
         self.stats.queued.inc_by(n_reports as i64);
         chunk.stream.admit(n_reports as u64);
         Self::enqueue(lane, Turn::Chunk(chunk, slot))
+    }
+
+    /// As [`Self::dispatch`], from a thread and without waiting; false: there is no room.
+    pub fn try_dispatch(&self, lane_idx: usize, chunk: Box<Chunk>) -> bool {
+        let lane = &self.lanes[lane_idx];
+        let weight = u32::try_from(chunk.weight().min(lane.capacity)).unwrap_or(u32::MAX);
+        let Ok(slot) = lane.slots.clone().try_acquire_many_owned(weight) else { return false };
+        self.admit(lane, chunk, slot).is_ok()
     }
 
     /// Sends a barrier after all that the stream has dispatched to this lane. The answer comes when the journal holds

@@ -2,10 +2,12 @@
 //!
 //! The modules are the stages of the pipeline, in the order of ARCHITECTURE.md; `app` wires them.
 
+pub mod accounts;
 pub mod app;
 pub mod commands;
 pub mod config;
 pub mod control;
+pub mod data_dir;
 pub mod deliver;
 pub mod dispatch;
 pub mod evaluate;

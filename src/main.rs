@@ -114,9 +114,16 @@ fn signals() -> std::io::Result<Signals> {
     let (first, stop) = bounded(1);
     let (again, reload) = bounded(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut term, mut int, mut hup) = {
+    let (mut term, mut int, mut hup, mut too_large) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
+        // A write past the limit on file sizes is then an error like a full disk's; the signal alone would end us.
+        let too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+            signal(too_large)?,
+        )
     };
     let watch = async move {
         let mut n_stops = 0;
@@ -126,6 +133,7 @@ fn signals() -> std::io::Result<Signals> {
                 _ = int.recv() => n_stops += 1,
                 // One that waits is as good as two: the rules are read after it.
                 _ = hup.recv() => drop(again.try_send(())),
+                _ = too_large.recv() => {}
             }
             match n_stops {
                 0 => {}

@@ -197,6 +197,8 @@ pub struct RuleSet {
     pub receivers: Arc<[ReceiverConfig]>,
     /// The plan of an instance that every rule looks at: most are such, and they share it.
     everything: Arc<Plan>,
+    /// The plan of the server's own accounts.
+    accounts: Arc<Plan>,
 }
 
 impl RuleSet {
@@ -208,7 +210,7 @@ impl RuleSet {
         let placed = rules.into_iter().enumerate().map(|(place, rule)| Arc::new(Rule { place, ..rule }));
         let rules: Vec<_> = placed.collect();
         let everything = Arc::new(Plan::new(rules.clone()));
-        Self { rules, source, receivers: Arc::default(), everything }
+        Self { rules, source, receivers: Arc::default(), everything, accounts: accounts() }
     }
 
     /// What a file says, which is called `source`; where it has no rules, the built-in ones hold.
@@ -249,6 +251,9 @@ impl RuleSet {
 
     /// The rules that look at this instance.
     pub fn plan(&self, key: &InstanceKey) -> Arc<Plan> {
+        if key.service() == ACCOUNTS {
+            return self.accounts.clone();
+        }
         if self.everything.is_for_all {
             return self.everything.clone();
         }
@@ -288,6 +293,26 @@ name = "silent"
 when = "absent()"
 severity = "warning"
 "#;
+
+/// The service as which the server reports on its own accounts. Its one rule looks at nothing else, and no other rule at it.
+pub const ACCOUNTS: &str = "gopherwatch:accounts";
+
+/// CONTRACT §7.8: a difference that lasts 30 s.
+const ACCOUNTS_RULE: &str = r#"
+[[rules]]
+name = "accounts-balance"
+when = "balance_difference > 0"
+for = "30s"
+severity = "critical"
+summary = "the accounts of the server itself are out by {value}: a fault of GopherWatch, please report it"
+"#;
+
+fn accounts() -> Arc<Plan> {
+    let content = parse_file(ACCOUNTS_RULE, None).expect("the built-in rules are valid, which a test shows");
+    // Of one generation for ever, and beside the rules in force, so that no reload makes it begin anew.
+    let own = |rule| Arc::new(Rule { place: usize::MAX, ..rule });
+    Arc::new(Plan::new(content.rules.unwrap_or_default().into_iter().map(own).collect()))
+}
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -74,6 +74,10 @@ pub struct Args {
     #[arg(long, env = "GOPHERWATCH_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub(super) shutdown_timeout: Duration,
 
+    /// Give the store everything before stopping, for a server that will not be started again
+    #[arg(long, env = "GOPHERWATCH_DRAIN_STORE", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) drain_store: bool,
+
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, env = "GOPHERWATCH_LOG_FORMAT", value_name = "json|text", value_parser = format)]
     pub(super) log_format: Option<Format>,

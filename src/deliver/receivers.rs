@@ -182,11 +182,6 @@ impl All {
     fn add(&mut self, target: Target) -> io::Result<()> {
         let name = target.config.name.clone();
         let cursor = self.sinks.add(&sink_name(&name));
-        // A cursor that has not moved is saved for its identity's sake alone. Were it not, a server that is killed while
-        // its receiver is away would take it for a new one, and skip what it was not told.
-        if cursor.identity().is_none() {
-            cursor.set_identity(target.config.way.as_str().to_owned());
-        }
         let means = Means {
             reader: self.reader.clone(),
             cursor,

@@ -197,7 +197,8 @@ impl Work<'_> {
         advance(instance, epoch, report);
         instance.skew_nanos = chunk.stream.skew_nanos.or(instance.skew_nanos);
         for rule in &instance.progress.plan.rules {
-            part.done.evaluations[rule.place] += 1;
+            // Rules of the server's own have no place among those in force.
+            part.done.evaluations.get_mut(rule.place).into_iter().for_each(|n| *n += 1);
         }
         tally.accepted += 1;
         tally.last = Some((item.place, if report.sequence == 0 { 0 } else { report.sequence }));

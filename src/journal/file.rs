@@ -264,6 +264,8 @@ impl File {
 
     /// Saves the cursors and drops what every sink is done with, but for the last seconds.
     pub(super) fn make_room(&mut self, sinks: &Changes, delivered: u64) -> Result<(), JournalError> {
+        // What is committed goes from the log into the file, so that the log can begin anew. It may not be possible.
+        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         let Self { last_seq, event_bytes, .. } = *self;
         let dropped = (|| {
             let transaction = self.connection.transaction()?;

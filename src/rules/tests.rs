@@ -1,5 +1,6 @@
 //! The rules by themselves: timelines, files, and the engine against a reference that was written apart from it.
 
+mod accounts;
 // The cases are for restarts and lanes as well.
 pub(crate) mod cases;
 mod cost;

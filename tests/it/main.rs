@@ -9,6 +9,7 @@ mod database_trouble;
 mod episodes;
 mod forget;
 mod ingest;
+mod journal_trouble;
 mod latency;
 mod no_data;
 mod one_alert;

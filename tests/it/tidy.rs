@@ -129,6 +129,8 @@ fn modules_depend_in_one_direction() {
         ("restore", &["journal", "model", "rules", "state"]),
         ("control", &["deliver", "dispatch", "health", "log", "model", "rule_file", "rules", "state", "stats"]),
         ("evaluate", &["dispatch", "journal", "model", "rules", "state", "stats"]),
+        ("accounts", &["dispatch", "model", "rules", "state", "stats"]),
+        ("data_dir", &["model"]),
         ("deliver", &["health", "journal", "log", "model", "notify", "rule_file", "rules", "stats", "store"]),
         ("ingest", &["dispatch", "log", "model", "state", "stats"]),
         ("rest", &["control", "health", "log", "model", "rules", "state", "stats", "store"]),

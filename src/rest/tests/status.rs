@@ -48,6 +48,7 @@ fn the_status_shows_every_service_with_its_instances_in_order() {
     it.stats.rejected(Rejection::TooOld).inc_by(2);
     it.stats.queued.set(1);
     it.stats.events.set(9);
+    it.stats.store_position.set(6);
     it.stats.events_stored.set(5);
     it.stats.events_dead.set(1);
     let answer = it.get("/status");

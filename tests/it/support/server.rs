@@ -27,6 +27,7 @@ pub(crate) struct Setup {
     dir: Arc<TempDir>,
     args: Vec<String>,
     envs: Vec<(String, String)>,
+    soft_file_limit_kib: Option<u32>,
     /// Kept alive as long as a server may use it.
     _database: Option<Arc<Mariadb>>,
 }
@@ -35,7 +36,7 @@ impl Setup {
     /// On free ports of loopback, with SQLite, in an empty directory.
     pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("gopherwatch-it-").tempdir().unwrap();
-        Self { dir: Arc::new(dir), args: Vec::new(), envs: Vec::new(), _database: None }
+        Self { dir: Arc::new(dir), args: Vec::new(), envs: Vec::new(), soft_file_limit_kib: None, _database: None }
     }
 
     /// Adds arguments, separated by blanks.
@@ -48,6 +49,11 @@ impl Setup {
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.envs.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// No file may become larger than this, until [`Server::unlimit_files`].
+    pub(crate) fn soft_file_limit_kib(self, kib: u32) -> Self {
+        Self { soft_file_limit_kib: Some(kib), ..self }
     }
 
     /// Puts a file into the working directory.
@@ -108,7 +114,15 @@ impl Setup {
     }
 
     fn spawn(&self) -> (Child, LogLines) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gopherwatch-server"));
+        let program = env!("CARGO_BIN_EXE_gopherwatch-server");
+        let mut command = match self.soft_file_limit_kib {
+            None => Command::new(program),
+            Some(kib) => {
+                let mut shell = Command::new("/bin/bash");
+                shell.args(["-c", &format!("ulimit -S -f {kib}; exec \"$0\" \"$@\""), program]);
+                shell
+            }
+        };
         // The caller's environment may name a database or set flags.
         command.env_clear().env("RUST_BACKTRACE", "1").envs(self.envs.iter().cloned());
         for flag in ["--grpc-addr", "--http-addr"] {
@@ -296,6 +310,13 @@ impl Server {
     }
 
     /// Waits for its end; its exit code.
+    /// Raises the limit on file sizes to what it was before the test set one.
+    pub(crate) fn unlimit_files(&self) {
+        let pid = self.child.id().to_string();
+        let done = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:"]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
     pub(crate) fn exit_code(&mut self, within: Duration) -> i32 {
         let code = self.exit_code_unread(within);
         self.log.read_to_end();
