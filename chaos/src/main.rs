@@ -74,22 +74,21 @@ fn main() -> ExitCode {
     }
 }
 
-type Scenario<'a> = (&'static str, Store, Box<dyn Fn(&Run, &str) -> Outcome + 'a>);
+type Play = Box<dyn Fn(&Run, &str) -> Outcome>;
+type Scenario = (&'static str, Store, Play);
 
 /// Every scenario, in the order in which they run: one after the other, since they share the machine's disk and cores.
-fn scenarios(args: &RunArgs) -> Vec<Scenario<'static>> {
+fn scenarios(args: &RunArgs) -> Vec<Scenario> {
     use Store::{Mariadb, Sqlite};
     use Victim::{Agent, Mariadb as Database, Server};
     let n = |usual: u64| (usual * args.rounds).div_ceil(USUAL_ROUNDS).max(1);
     let lasts = Duration::from_secs(60) * u32::try_from(args.outage_percent).unwrap_or(100) / 100;
     let storm = 50_000 * args.outage_percent / 100;
-    let kill = |victims: &'static [Victim], usual: u64| -> Box<dyn Fn(&Run, &str) -> Outcome> {
+    let kill = |victims: &'static [Victim], usual: u64| -> Play {
         let n_rounds = n(usual);
         Box::new(move |run, name| kills(run, name, victims, n_rounds))
     };
-    let away = |how: Outage| -> Box<dyn Fn(&Run, &str) -> Outcome> {
-        Box::new(move |run, name| outage(run, name, how, lasts, storm))
-    };
+    let away = |how: Outage| -> Play { Box::new(move |run, name| outage(run, name, how, lasts, storm)) };
     let (n_pauses, n_stops, n_replies) = (n(30), n(50), n(60));
     // Every byte in a full run.
     let step = usize::try_from(USUAL_ROUNDS / args.rounds.clamp(1, USUAL_ROUNDS)).unwrap_or(1);
