@@ -3,6 +3,7 @@
 // The cases are for restarts and lanes as well.
 pub(crate) mod cases;
 mod cost;
+mod explain;
 mod files;
 mod fuzz;
 pub(crate) mod language;

@@ -518,7 +518,7 @@ mod tests {
         // Two choices of n each are n² ways.
         let choice = |n: u32| (1..=n).map(|n| format!("load_1m == {n}")).collect::<Vec<_>>().join(" or ");
         let is_told = |n| {
-            let when = format!("cpu_percent > 1 and ({0}) and ({0}) and cpu_percent < 0.5", choice(n));
+            let when = format!("cpu_percent > 1 and cpu_percent < 0.5 and ({0}) and ({0})", choice(n));
             !why_never_fires(&when).is_empty()
         };
         assert!(is_told(16) && !is_told(17));
