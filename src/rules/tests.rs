@@ -12,6 +12,7 @@ pub(crate) mod play;
 mod property;
 mod read;
 mod reference;
+mod set;
 mod timelines;
 mod write;
 mod written;
