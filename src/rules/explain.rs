@@ -265,7 +265,11 @@ impl Answer<'_> {
             (Truth::Unknown, None) => {
                 (Reason::ClearUnknown, format!("whether `{text}` is true is unknown by the last report"))
             }
-            _ => (Reason::NotClear, format!("it resolves once `{text}` is true")),
+            _ => {
+                let keep = rule.keep_firing_for;
+                let long = if keep.is_zero() { String::new() } else { format!(" for {}", show_duration(keep)) };
+                (Reason::NotClear, format!("it resolves once `{text}` is true{long}"))
+            }
         }
     }
 

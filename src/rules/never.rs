@@ -145,7 +145,8 @@ impl<'a> Demand<'a> {
                 None => known.push((term, range)),
             }
         }
-        !left.is_empty() && !right.is_empty()
+        // What the one side excludes the other does too: they are without a value together.
+        !left.is_empty()
     }
 
     /// Why it can never hold, whatever else does.
@@ -172,7 +173,9 @@ impl<'a> Demand<'a> {
 
 /// What is known of a term's values.
 fn fact(term: &Term) -> Option<String> {
-    let Range { low, high, .. } = Range::of(term, &|_| None);
+    let range = Range::of(term, &|_| None);
+    // Nobody counts to -0.
+    let (low, high) = (range.low + 0.0, range.high + 0.0);
     match (low > f64::MIN, high < f64::MAX) {
         _ if matches!(term, Term::Number(_)) => None,
         (true, true) if low == high => Some(format!("`{term}` is always {low}")),

@@ -19,7 +19,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 pub fn misspelt_metric(metric: &str) -> Option<&'static str> {
     // Metrics of one's own are the rule, not the exception: only what is all but a well-known name is suspected.
     let near = nearest(metric, WELL_KNOWN_METRICS)?;
-    (strsim::damerau_levenshtein(metric, near) <= 2 && metric.len() > 4).then_some(near)
+    (strsim::damerau_levenshtein(metric, near) <= 2).then_some(near)
 }
 
 #[cfg(test)]
@@ -32,11 +32,20 @@ mod tests {
         assert_eq!(misspelt_metric("memory_precent"), Some("memory_percent"));
         assert_eq!(misspelt_metric("cpu_percent"), None, "it is well known itself");
         assert_eq!(misspelt_metric("queue_length"), None);
+        assert_eq!(misspelt_metric("memory_current"), None, "three letters of fourteen: a name of one's own");
         assert_eq!(misspelt_metric("load"), None);
         assert_eq!(nearest("averge", ["avg", "max"]), None);
         assert_eq!(nearest("Avg", ["avg", "max"]), Some("avg"));
         assert_eq!(nearest("avg", ["avg", "max"]), None);
         assert_eq!(nearest("sdtdev", ["avg", "stddev"]), Some("stddev"));
         assert_eq!(nearest("serverity", ["severity", "services"]), Some("severity"));
+    }
+
+    #[test]
+    fn what_is_longer_than_any_name_is_near_to_none() {
+        let name = "a".repeat(63);
+        assert_eq!(nearest(&"a".repeat(64), [name.as_str()]), Some(name.as_str()));
+        assert_eq!(nearest(&"a".repeat(65), [name.as_str()]), None);
+        assert_eq!(nearest(&"a".repeat(66), [name.as_str()]), None);
     }
 }

@@ -4,6 +4,7 @@ mod accounts;
 // The cases are for restarts and lanes as well.
 pub(crate) mod cases;
 mod cost;
+mod explain;
 mod files;
 mod fuzz;
 pub(crate) mod language;
@@ -13,6 +14,7 @@ mod property;
 mod read;
 mod receivers;
 mod reference;
+mod set;
 mod timelines;
 mod write;
 mod written;

@@ -149,8 +149,8 @@ fn same_direction(when: &Comparison, clear: &Comparison) -> bool {
             Comparator::Below | Comparator::AtMost => false,
             Comparator::Equal | Comparator::Unequal => return None,
         };
-        let first = comparison.left.first_metric().is_some();
-        comparison.threshold().map(|_| up == first)
+        let number_first = comparison.left.first_metric().is_none();
+        comparison.threshold().map(|_| if number_first { !up } else { up })
     };
     when.sides().0 == clear.sides().0 && direction(when).is_some() && direction(when) == direction(clear)
 }
@@ -197,6 +197,9 @@ mod tests {
             r#"when = "load_1m == 1 or load_1m == 2""#,
             r#"when = "count(cpu_percent, 5m) < 2""#,
             r#"when = "cpu_percent > 90"; services = ["a-*", "b"]; exclude = ["a-canary", "a-*-x"]"#,
+            r#"when = "cpu_percent > 90"; services = ["web", "db-*"]; exclude = ["w", "db-?"]"#,
+            r#"when = "sum(x, 5m) < 0 and cpu_percent < 50""#,
+            r#"when = "cpu_percent / (load_1m - load_5m) < -5""#,
             r#"when = "absent()""#,
             r#"when = "absent(cpu_percent, 1m)""#,
         ] {
@@ -337,6 +340,67 @@ mod tests {
         );
     }
 
+    /// What is said of a rule that never fires, of metrics that are well known.
+    fn why_never_fires(when: &str) -> String {
+        let told = found(&format!("[[rules]]\nname = \"r\"\nwhen = \"{when}\""));
+        let why = |warning: &Warning| {
+            let (_, why) = warning.message.split_once("so the rule never fires: ")?;
+            Some(why.to_owned())
+        };
+        told.iter().find_map(why).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_arithmetic_can_come_to_is_told() {
+        for (when, expected) in [
+            ("-cpu_percent > 0", expect!["`-cpu_percent` lies between -100 and 0"]),
+            ("-load_1m > 0", expect!["`-load_1m` is never above 0"]),
+            ("-count(load_1m, 5m) > -1", expect!["`-count(load_1m, 5m)` is never above -1"]),
+            ("sum(cpu_percent, 5m) < 0", expect!["`sum(cpu_percent, 5m)` is never below 0"]),
+            ("cpu_percent * 0 > 1", expect!["`cpu_percent * 0` is always 0"]),
+            ("load_1m * 0 != 0", expect!["`load_1m * 0` is always 0"]),
+            ("5 / cpu_percent < 0.05", expect!["`5 / cpu_percent` is never below 0.05"]),
+            ("5 / -cpu_percent > -0.05", expect!["`5 / -cpu_percent` is never above -0.05"]),
+            ("cpu_percent / -load_1m > 0", expect!["`cpu_percent / -load_1m` is never above 0"]),
+            (
+                "cpu_percent / count(load_1m, 5m) > 100",
+                expect!["`cpu_percent / count(load_1m, 5m)` lies between 0 and 100"],
+            ),
+        ] {
+            expected.assert_eq(&why_never_fires(when));
+        }
+    }
+
+    #[test]
+    fn a_side_without_a_value_is_told_and_why_it_has_none() {
+        for (when, expected) in [
+            ("load_1m / 0 != 1", expect!["`load_1m / 0` never has a value: it divides by 0"]),
+            ("x / 0 + y > 1", expect!["`x / 0 + y` never has a value: it divides by 0"]),
+            ("y + x / 0 > 1", expect!["`y + x / 0` never has a value: it divides by 0"]),
+            ("load_1m > 1e308 / 0.1", expect!["`1e308 / 0.1` never has a value: it comes to no finite number"]),
+            ("load_1m > 0 + 1e308 * 10", expect!["`0 + 1e308 * 10` never has a value: it comes to no finite number"]),
+        ] {
+            expected.assert_eq(&why_never_fires(when));
+        }
+    }
+
+    #[test]
+    fn a_bound_is_handed_on_from_one_metric_to_the_next() {
+        for (when, excluded) in [
+            ("load_1m > 5 and load_1m >= 5 and load_1m <= load_5m and load_5m <= 5", true),
+            ("load_1m < 5 and load_1m <= 5 and load_1m >= load_5m and load_5m >= 5", true),
+            ("load_1m >= 5 and load_1m > 4 and load_1m <= load_5m and load_5m < 5", true),
+            ("load_1m <= 5 and load_1m < 6 and load_1m >= load_5m and load_5m > 5", true),
+            ("load_1m > 5 and load_1m <= load_5m and load_5m <= 5", true),
+            ("load_1m < 5 and load_1m >= load_5m and load_5m >= 5", true),
+            ("load_1m > 5 and load_1m >= 4 and load_1m <= load_5m and load_5m <= 6", false),
+            ("load_1m >= 5 and load_1m > 4 and load_1m <= load_5m and load_5m <= 5", false),
+            ("load_1m <= 5 and load_1m < 6 and load_1m >= load_5m and load_5m >= 5", false),
+        ] {
+            assert_eq!(!why_never_fires(when).is_empty(), excluded, "{when}");
+        }
+    }
+
     #[test]
     fn what_is_always_true_always_fires() {
         check(
@@ -453,6 +517,13 @@ mod tests {
         let pair = |n| format!("(a{n} > 1 or b{n} > 1)");
         let all: Vec<String> = (0..20).map(pair).collect();
         check(&format!("when = \"cpu_percent > 1 and {} and cpu_percent < 0.5\"", all.join(" and ")), &expect![[""]]);
+        // Two choices of n each are n² ways.
+        let choice = |n: u32| (1..=n).map(|n| format!("load_1m == {n}")).collect::<Vec<_>>().join(" or ");
+        let is_told = |n| {
+            let when = format!("cpu_percent > 1 and cpu_percent < 0.5 and ({0}) and ({0})", choice(n));
+            !why_never_fires(&when).is_empty()
+        };
+        assert!(is_told(16) && !is_told(17));
     }
 
     fn term() -> impl Strategy<Value = String> {

@@ -276,15 +276,8 @@ fn compute<'a>(
             Some((squares / count).sqrt())
         }
         Function::Rate | Function::Increase | Function::Delta => {
-            let mut steps = Steps::default();
-            for bucket in buckets {
-                steps.go_on(bucket.first);
-                steps.count += bucket.count - 1;
-                steps.increase += bucket.increase;
-                steps.ends = steps.ends.map(|(first, _)| (first, bucket.last));
-            }
-            points.for_each(|point| steps.go_on(point));
-            steps.value(function)
+            let stretches = buckets.map(Stretch::from).chain(points.map(Stretch::from));
+            stretches.reduce(Stretch::then)?.value(function)
         }
     }
 }
@@ -295,31 +288,42 @@ fn total<'a>(buckets: impl Iterator<Item = &'a Bucket>, points: impl Iterator<It
     points.fold(of_buckets, |(n, sum), point| (n + 1.0, sum + point.value))
 }
 
-/// A walk along the points of a counter.
-#[derive(Default)]
-struct Steps {
-    ends: Option<(Point, Point)>,
+/// What a counter did from one reading to another.
+struct Stretch {
+    first: Point,
+    last: Point,
     count: u64,
     increase: f64,
 }
 
-impl Steps {
-    /// Goes on from the last point to this one.
-    fn go_on(&mut self, point: Point) {
-        let first = match self.ends {
-            None => point,
-            Some((first, last)) => {
-                self.increase += step(last.value, point.value);
-                first
-            }
-        };
-        self.count += 1;
-        self.ends = Some((first, point));
+impl From<&Bucket> for Stretch {
+    fn from(bucket: &Bucket) -> Self {
+        let Bucket { first, last, count, increase, .. } = *bucket;
+        Self { first, last, count, increase }
+    }
+}
+
+impl From<Point> for Stretch {
+    fn from(point: Point) -> Self {
+        Self { first: point, last: point, count: 1, increase: 0.0 }
+    }
+}
+
+impl Stretch {
+    /// This one and then the next.
+    fn then(self, next: Self) -> Self {
+        Self {
+            first: self.first,
+            last: next.last,
+            count: self.count + next.count,
+            increase: self.increase + step(self.last.value, next.first.value) + next.increase,
+        }
     }
 
     fn value(&self, function: Function) -> Option<f64> {
-        let (first, last) = self.ends.filter(|_| self.count > 1)?;
+        let (first, last) = (self.first, self.last);
         match function {
+            _ if self.count < 2 => None,
             Function::Delta => Some(last.value - first.value),
             Function::Increase => Some(self.increase),
             // Two points of one time have no rate.

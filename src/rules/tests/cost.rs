@@ -54,3 +54,11 @@ fn a_window_is_evaluated_without_taking_memory_but_for_its_points() {
     let rules = "[[rules]]\nname = \"a\"\nwhen = \"stddev(cpu_percent, 1m) > 90 and max(cpu_percent, 5m) > 3\"";
     assert_eq!(allocations(rules, "cpu_percent=5"), (0, 0));
 }
+
+#[test]
+fn a_new_instance_that_every_rule_looks_at_gets_its_plan_without_taking_memory() {
+    let rules = rules("[[rules]]\nname = \"a\"\nwhen = \"cpu_percent > 90\"");
+    let key = crate::model::InstanceKey::new("web", "a");
+    let info = allocation_counter::measure(|| assert_eq!(rules.plan(&key).rules.len(), 1));
+    assert_eq!(info.count_total, 0);
+}

@@ -1,9 +1,14 @@
 //! Rule files: what they may say, and what is told of those that cannot be used.
 
+use std::time::Duration;
+
 use expect_test::expect;
 
-use super::play::rules;
-use crate::rules::parse_file;
+use super::play::{rule, rules};
+use crate::{
+    model::Severity,
+    rules::{Record, parse_file},
+};
 
 fn refusal(text: &str) -> String {
     parse_file(text, None).expect_err("not a valid file").to_string()
@@ -53,12 +58,55 @@ fn a_file_that_cannot_be_used_is_told_line_column_and_field() {
         .assert_eq(&refusal("[[rules]]\nname = \"a b\"\nwhen = \"a > 1\""));
     expect![[r#"line 5, column 8: name: another rule is called `a`"#]]
         .assert_eq(&refusal("[[rules]]\nname = \"a\"\nwhen = \"a > 1\"\n[[rules]]\nname = \"a\"\nwhen = \"a > 1\""));
-    assert!(
-        refused_rule(r#"when = "a > 1"; sevrity = "info""#).starts_with("line 4, column 1: unknown field `sevrity`")
-    );
     assert!(refusal("[[rules]]\nname = \"a\"\n").contains("when: a rule needs one"));
     assert!(refusal("rules = 5").starts_with("line 1, column 9"));
     assert!(refusal("= 5").starts_with("line 1, column 1"));
+}
+
+#[test]
+fn a_field_that_does_not_exist_is_told_with_the_one_it_is_near_to() {
+    expect!["line 4, column 1: unknown field `sevrity`, expected one of `name`, `when`, `for`, `keep_firing_for`, `clear`, `repeat`, `severity`, `services`, `exclude`, `instances`, `record`, `labels`, `summary`, `runbook_url`, `receivers`: did you mean `severity`?"].assert_eq(&refused_rule(r#"when = "a > 1"; sevrity = "info""#));
+    expect!["line 4, column 1: unknown field `owner`, expected one of `name`, `when`, `for`, `keep_firing_for`, `clear`, `repeat`, `severity`, `services`, `exclude`, `instances`, `record`, `labels`, `summary`, `runbook_url`, `receivers`"].assert_eq(&refused_rule(r#"when = "a > 1"; owner = "ops""#));
+    expect!["line 2, column 1: unknown field `repaet`, expected one of `severity`, `for`, `keep_firing_for`, `repeat`, `record`, `runbook_url`: did you mean `repeat`?"].assert_eq(&refusal("[defaults]\nrepaet = \"1h\""));
+    // What is wrong with a field that does exist.
+    expect!["line 4, column 12: severity: invalid type: integer `5`, expected a string"]
+        .assert_eq(&refused_rule(r#"when = "a > 1"; severity = 5"#));
+}
+
+#[test]
+fn a_field_that_this_version_does_not_heed_is_refused_rather_than_passed_over() {
+    expect!["line 4, column 13: receivers: not supported by this version, remove it"]
+        .assert_eq(&refused_rule(r#"when = "a > 1"; receivers = ["ops"]"#));
+    let told = refusal("[[receivers]]\nname = \"ops\"\ntype = \"webhook\"");
+    assert!(told.ends_with("receivers: not supported by this version, remove it"), "{told}");
+}
+
+#[test]
+fn a_repeat_is_a_second_or_more() {
+    let too_short = "repeat: use 1s or more, or leave it out to be told once";
+    for repeat in ["0s", "999ms"] {
+        let told = refused_rule(&format!("when = \"a > 1\"; repeat = \"{repeat}\""));
+        assert_eq!(told, format!("line 4, column 10: {too_short}"), "{repeat}");
+        assert_eq!(refusal(&format!("[defaults]\nrepeat = \"{repeat}\"")), format!("line 2, column 10: {too_short}"));
+    }
+    let repeat = |text: &str| rule(&format!("when = \"a > 1\"; repeat = \"{text}\"")).rules[0].repeat;
+    assert_eq!(repeat("1s"), Some(Duration::from_secs(1)));
+    assert_eq!(repeat("1001ms"), Some(Duration::from_millis(1_001)));
+}
+
+#[test]
+fn what_a_rule_does_not_say_its_files_defaults_say() {
+    let rules = rules(
+        "[defaults]\nseverity = \"info\"\nfor = \"10s\"\nkeep_firing_for = \"20s\"\nrepeat = \"30s\"\nrecord = \"every\"\n\
+         runbook_url = \"https://runbook\"\n[[rules]]\nname = \"a\"\nwhen = \"x > 1\"\n\
+         [[rules]]\nname = \"b\"\nwhen = \"x > 1\"\nfor = \"0s\"\n[[rules]]\nname = \"c\"\nwhen = \"absent()\"",
+    );
+    let rule = &rules.rules[0];
+    assert_eq!((rule.r#for, rule.keep_firing_for), (Duration::from_secs(10), Duration::from_secs(20)));
+    assert_eq!((rule.repeat, rule.record), (Some(Duration::from_secs(30)), Record::Every));
+    assert_eq!((rule.severity, rule.runbook_url.as_deref()), (Severity::Info, Some("https://runbook")));
+    assert_eq!(rules.rules[1].r#for, Duration::ZERO, "at once, since it says so");
+    assert_eq!(rules.rules[2].r#for, Duration::ZERO, "absent() says itself how long");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use expect_test::expect;
 
 use super::super::play::{Player, asked, check, rule, time};
 use crate::{
-    rules::{Point, Series},
+    rules::{Point, Series, SeriesPart},
     units::parse_duration,
 };
 
@@ -242,6 +242,22 @@ fn a_metric_is_kept_once_whatever_windows_it_has() {
     let player = Player::new(rule("when = 'avg(a, 1m) > avg(a, 24h) + max(a, 500ms) + b'")).play("0s:a=1,b=1 1s:a=1");
     let kept: Vec<_> = player.progress.series.iter().map(|series| (&*series.metric, series.points.len())).collect();
     assert_eq!(kept, [("a", 2)]);
+}
+
+#[test]
+fn readings_are_unsaved_until_they_come_from_the_journal() {
+    const FIELDS: &str = "when = 'avg(a, 1m) > 5'";
+    let played = Player::new(rule(FIELDS)).play("0s:a=1 1s:b=1 2s:a=1 3s:a=1").progress;
+    let part = played.series[0].clone();
+    assert_eq!(part.n_unsaved, 3);
+    let mut restored = Player::new(rule(FIELDS)).progress;
+    restored.restore_series(SeriesPart {
+        metric: part.metric,
+        generation: part.generation,
+        points: part.points.into(),
+        coarse: part.coarse,
+    });
+    assert_eq!((restored.series[0].points.len(), restored.series[0].n_unsaved), (3, 0));
 }
 
 #[test]

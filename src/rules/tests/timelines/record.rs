@@ -116,6 +116,8 @@ fn evidence_of_a_window_is_its_points() {
     // A window that is not what the alert is about is not shown.
     assert_eq!(evidence(r#"when = "b > 1 and avg(a, 3s) > 5""#, "0s:a=6 1s:a=6,b=2"), "1=2");
     assert_eq!(evidence(r#"when = "a > 2 * avg(b, 3s)""#, "0s:b=1 1s:a=6"), "1=6");
+    // Another window of the rule is none of the alert's.
+    assert_eq!(evidence(r#"when = "avg(a, 3s) > 5 or avg(b, 3s) > 5""#, "0s:a=1,b=2 1s:a=1,b=9"), "0=2 1=9");
 }
 
 /// It used to be what the function came to, here 1, where a window had no reading before.
