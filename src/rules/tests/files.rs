@@ -67,7 +67,7 @@ fn a_file_that_cannot_be_used_is_told_line_column_and_field() {
 fn a_field_that_does_not_exist_is_told_with_the_one_it_is_near_to() {
     expect!["line 4, column 1: unknown field `sevrity`, expected one of `name`, `when`, `for`, `keep_firing_for`, `clear`, `repeat`, `severity`, `services`, `exclude`, `instances`, `record`, `labels`, `summary`, `runbook_url`, `receivers`: did you mean `severity`?"].assert_eq(&refused_rule(r#"when = "a > 1"; sevrity = "info""#));
     expect!["line 4, column 1: unknown field `owner`, expected one of `name`, `when`, `for`, `keep_firing_for`, `clear`, `repeat`, `severity`, `services`, `exclude`, `instances`, `record`, `labels`, `summary`, `runbook_url`, `receivers`"].assert_eq(&refused_rule(r#"when = "a > 1"; owner = "ops""#));
-    expect!["line 2, column 1: unknown field `repaet`, expected one of `severity`, `for`, `keep_firing_for`, `repeat`, `record`, `runbook_url`: did you mean `repeat`?"].assert_eq(&refusal("[defaults]\nrepaet = \"1h\""));
+    expect!["line 2, column 1: unknown field `repaet`, expected one of `severity`, `for`, `keep_firing_for`, `repeat`, `record`, `runbook_url`, `receivers`: did you mean `repeat`?"].assert_eq(&refusal("[defaults]\nrepaet = \"1h\""));
     // What is wrong with a field that does exist.
     expect!["line 4, column 12: severity: invalid type: integer `5`, expected a string"]
         .assert_eq(&refused_rule(r#"when = "a > 1"; severity = 5"#));
