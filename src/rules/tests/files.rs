@@ -74,14 +74,6 @@ fn a_field_that_does_not_exist_is_told_with_the_one_it_is_near_to() {
 }
 
 #[test]
-fn a_field_that_this_version_does_not_heed_is_refused_rather_than_passed_over() {
-    expect!["line 4, column 13: receivers: not supported by this version, remove it"]
-        .assert_eq(&refused_rule(r#"when = "a > 1"; receivers = ["ops"]"#));
-    let told = refusal("[[receivers]]\nname = \"ops\"\ntype = \"webhook\"");
-    assert!(told.ends_with("receivers: not supported by this version, remove it"), "{told}");
-}
-
-#[test]
 fn a_repeat_is_a_second_or_more() {
     let too_short = "repeat: use 1s or more, or leave it out to be told once";
     for repeat in ["0s", "999ms"] {
