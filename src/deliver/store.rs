@@ -321,7 +321,7 @@ impl Writer {
     fn write_letter(&mut self) -> Result<bool, Failure> {
         let Some(letter) = self.letters.as_mut().and_then(VecDeque::pop_front) else { return Ok(false) };
         let Ok(event) = &letter.event else { return Ok(true) };
-        match self.write(&[event.alert.clone()]) {
+        match self.write(std::slice::from_ref(&event.alert)) {
             Ok(()) => {
                 self.cursor.exhume(letter.seq);
                 self.count();

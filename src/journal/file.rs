@@ -48,6 +48,9 @@ pub(super) struct File {
     event_bytes: u64,
 }
 
+/// Service, instance, part and points.
+type WindowsRow = (String, String, u32, Vec<u8>);
+
 /// What one transaction makes durable together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch<'a> {
@@ -172,7 +175,7 @@ impl File {
             .prepare("SELECT service, instance, part, body FROM windows ORDER BY service, instance, part")
             .map_err(failed)?;
         let mut window_rows = windows.query([]).map_err(failed)?;
-        let mut next_window = || -> Result<Option<(String, String, u32, Vec<u8>)>, JournalError> {
+        let mut next_window = || -> Result<Option<WindowsRow>, JournalError> {
             window_rows.next().map_err(failed)?.map(|row| row.try_into().map_err(failed)).transpose()
         };
         // Both come in the order of their instances: one walk along both.

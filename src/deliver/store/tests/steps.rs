@@ -142,7 +142,7 @@ impl Run {
     }
 
     /// Steps until there is nothing to do but to wait for events, in invented time; returns how many steps it took.
-    fn to_rest(&mut self) -> usize {
+    fn until_rest(&mut self) -> usize {
         for n in 0..100_000 {
             match self.writer.step(self.now) {
                 Next::Now => {}
@@ -167,7 +167,7 @@ fn a_row_that_is_refused_for_ever_becomes_a_dead_letter_and_every_other_row_is_w
     let bad = ["service-0007", "service-0400"];
     store.refused.lock().extend(bad.map(str::to_owned));
     let mut run = Run::new(&journal, &store, Vec::new());
-    let n_steps = run.to_rest();
+    let n_steps = run.until_rest();
     assert_eq!(store.services().len(), 498);
     assert!(n_steps < 100, "found by halving, not one by one: {n_steps} steps");
     assert_eq!(run.account(), (500, 498, 0, 2));
@@ -182,7 +182,7 @@ fn a_row_that_is_refused_for_ever_becomes_a_dead_letter_and_every_other_row_is_w
     let journal = log.open();
     let mut run = Run::new(&journal, &store, Vec::new());
     assert_eq!(run.account(), (500, 498, 0, 2), "remembered");
-    run.to_rest();
+    run.until_rest();
     assert_eq!(store.services().len(), 499);
     assert_eq!(run.account(), (500, 499, 0, 1));
     Log::close(journal);
@@ -195,23 +195,23 @@ fn what_was_delivered_lately_is_delivered_again_when_the_store_comes_back_and_at
     let journal = log.open();
     let store = Memory::new("db");
     let mut run = Run::new(&journal, &store, Vec::new());
-    run.to_rest();
+    run.until_rest();
     // It was killed, and its last second with it.
     store.rows.lock().clear();
     store.is_down.store(true, Ordering::Relaxed);
-    assert_eq!(run.to_rest(), 0, "nobody has noticed");
+    assert_eq!(run.until_rest(), 0, "nobody has noticed");
     // An hour later it is asked for something, fails, and works again.
     run.now += Duration::from_secs(3_600);
     run.writer.failed(&StoreError::Transient { doing: "writing".to_owned(), source: "down".into() }.into(), run.now);
     store.is_down.store(false, Ordering::Relaxed);
-    run.to_rest();
+    run.until_rest();
     assert_eq!(store.services().len(), 30);
     assert_eq!(run.account(), (30, 30, 0, 0), "counted once");
 
     store.rows.lock().clear();
     Log::close(journal);
     let journal = log.open();
-    Run::new(&journal, &store, Vec::new()).to_rest();
+    Run::new(&journal, &store, Vec::new()).until_rest();
     assert_eq!(store.services().len(), 30);
 }
 
@@ -220,7 +220,7 @@ fn another_store_gets_the_rows_of_what_fires_and_what_comes_not_the_history_of_t
     let log = Log::with_raises(5);
     let journal = log.open();
     let old = Memory::new("old");
-    Run::new(&journal, &old, Vec::new()).to_rest();
+    Run::new(&journal, &old, Vec::new()).until_rest();
     assert_eq!(old.services().len(), 5);
     Log::close(journal);
 
@@ -237,13 +237,13 @@ fn another_store_gets_the_rows_of_what_fires_and_what_comes_not_the_history_of_t
     new.is_down.store(false, Ordering::Relaxed);
     let journal = log.open();
     let mut run = Run::new(&journal, &new, firing.clone());
-    run.to_rest();
+    run.until_rest();
     assert_eq!(new.services(), ["service-0001", "service-0002"]);
     assert_eq!(run.account(), (5, 5, 0, 0), "it is owed nothing of what the old one had");
     Log::close(journal);
 
     let journal = log.open();
-    Run::new(&journal, &new, Vec::new()).to_rest();
+    Run::new(&journal, &new, Vec::new()).until_rest();
     assert_eq!(new.services().len(), 5, "from now on it is the one we know: a start delivers again what is kept");
 }
 
@@ -265,7 +265,7 @@ fn a_storm_shares_statements_and_a_store_that_times_out_gets_smaller_ones() {
     assert_eq!(sizes[..4], [1_000, 500, 250, 125]);
     assert_eq!(sizes.last(), Some(&1));
     store.is_down.store(false, Ordering::Relaxed);
-    run.to_rest();
+    run.until_rest();
     let sizes: Vec<_> = std::mem::take(&mut *store.sizes.lock());
     assert!(sizes.iter().sum::<usize>() >= 2_500);
     assert_eq!(sizes.iter().max(), Some(&1_000), "and they grow again: {sizes:?}");
