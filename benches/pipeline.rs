@@ -280,6 +280,7 @@ fn config(data_dir: &std::path::Path) -> Config {
         max_instances: 200_000,
         max_instances_per_stream: 10_000,
         shutdown_timeout: Duration::from_secs(10),
+        drain_store: false,
         log_format: Format::Json,
         log_level: slog::Level::Info,
         store: StoreConfig::Sqlite,
