@@ -44,20 +44,8 @@ impl Reader {
     /// Up to `limit` events behind `after`, in order. Numbers have no gaps: one that is
     /// missing between those that are there is a damaged event.
     pub fn read(&self, after: u64, limit: usize) -> Result<Vec<Recorded>, JournalError> {
-        self.read_up_to(after, u64::MAX >> 1, limit)
-    }
-
-    /// As [`Self::read`], as far as `up_to` at most, and from the first that is kept: what was dropped is not missed.
-    pub fn read_again(&self, after: u64, up_to: u64, limit: usize) -> Result<Vec<Recorded>, JournalError> {
-        let first = self.rows(
-            "SELECT seq, at, body FROM events WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
-            [after, up_to, limit as u64],
-        )?;
-        Ok(first)
-    }
-
-    fn read_up_to(&self, after: u64, up_to: u64, limit: usize) -> Result<Vec<Recorded>, JournalError> {
-        let found = self.read_again(after, up_to, limit)?;
+        // As far as SQLite can count.
+        let found = self.read_again(after, u64::MAX >> 1, limit)?;
         let mut events = Vec::with_capacity(found.len());
         let mut expected = after + 1;
         for recorded in found {
@@ -74,6 +62,14 @@ impl Reader {
             events.push(recorded);
         }
         Ok(events)
+    }
+
+    /// As [`Self::read`], as far as `up_to` at most, and from the first that is kept: what was dropped is not missed.
+    pub fn read_again(&self, after: u64, up_to: u64, limit: usize) -> Result<Vec<Recorded>, JournalError> {
+        self.rows(
+            "SELECT seq, at, body FROM events WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+            [after, up_to, limit as u64],
+        )
     }
 
     /// The dead letters of a sink, by number.
