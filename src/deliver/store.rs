@@ -35,6 +35,8 @@ const PACE: Duration = Duration::from_millis(20);
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// Deliveries begin again from the first event that is kept this often at most, however often the store fails.
 const AGAIN_EVERY: Duration = Duration::from_secs(60);
+/// What a database that crashes may lose: what it was given so long before, or less.
+const MAY_BE_LOST: Duration = Duration::from_secs(2);
 /// How often rows past the retention are looked for, and how many are deleted at once.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 const PRUNE_ROWS: u32 = 1_000;
@@ -80,7 +82,7 @@ pub fn start(
 
 /// When the writer has something to do again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// Now.
     Now,
     /// Not before this, whatever comes.
@@ -96,7 +98,7 @@ enum Step {
     Write,
 }
 
-pub(super) struct Writer {
+pub(crate) struct Writer {
     options: Options,
     store: Arc<dyn AlertStore>,
     reader: Reader,
@@ -111,6 +113,8 @@ pub(super) struct Writer {
     again: Option<(u64, u64)>,
     wants_again: bool,
     last_again: Option<Instant>,
+    /// Writes that the database may yet lose, and behind which event each of them began.
+    at_risk: VecDeque<(Instant, u64)>,
     /// Whether fresh events go before those that are delivered again.
     fresh_first: bool,
     /// Dead letters of earlier runs, each tried once more.
@@ -128,7 +132,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(
+    pub(crate) fn new(
         options: Options,
         store: Arc<dyn AlertStore>,
         Source { reader, cursor, firing }: Source,
@@ -143,6 +147,9 @@ impl Writer {
             info!(log, "the store is another one than before: it gets the alerts that fire, and what comes";
                 "store" => identity.as_str(), "firing" => firing.len());
         }
+        // What is kept is delivered again, and until then it stays.
+        let at_risk: VecDeque<_> = (!is_another).then_some((now, 0)).into_iter().collect();
+        cursor.keep_behind(at_risk.front().map(|(_, behind)| *behind));
         let writer = Self {
             options,
             store,
@@ -156,6 +163,7 @@ impl Writer {
             // A database that went down with us may have lost its last second.
             wants_again: !is_another,
             last_again: None,
+            at_risk,
             fresh_first: true,
             letters: None,
             refusal: None,
@@ -172,7 +180,7 @@ impl Writer {
     }
 
     /// Does at most one thing to the store, and says when to come again.
-    pub(super) fn step(&mut self, now: Instant) -> Next {
+    pub(crate) fn step(&mut self, now: Instant) -> Next {
         match self.work(now) {
             Ok(next) => next,
             Err(failure) => self.failed(&failure, now),
@@ -282,6 +290,7 @@ impl Writer {
         if !rows.is_empty() {
             self.last_begin = Some(now);
         }
+        self.risk(now, first - 1);
         let mut n_taken = 0;
         for Recorded { seq, event, .. } in &events {
             match event {
@@ -306,6 +315,7 @@ impl Writer {
         let events = self.reader.read_again(after, up_to, self.max_batch)?;
         let Some(last) = events.last().map(|event| event.seq) else {
             self.again = None;
+            self.risk(now, 0);
             return Ok(false);
         };
         // Refused rows are dead letters already, or will be when their alert has another event. Halving finds them.
@@ -315,6 +325,22 @@ impl Writer {
         }
         self.again = Some((last, up_to));
         Ok(true)
+    }
+
+    /// The database has taken what lies behind this event, and may lose it again: it has its rows for good only if it
+    /// still works some time after them. Until that has shown, or they have been delivered again, the journal keeps them.
+    fn risk(&mut self, now: Instant, behind: u64) {
+        self.at_risk.push_back((now, behind));
+        let first = |at_risk: &VecDeque<(Instant, u64)>| at_risk.iter().map(|(_, behind)| *behind).min();
+        if self.again.is_some() || self.wants_again {
+            // None of it is safe before that is over: it is one, however long that takes (I1).
+            self.at_risk = first(&self.at_risk).map(|behind| (now, behind)).into_iter().collect();
+        }
+        let is_safe = |at: Instant| now.saturating_duration_since(at) > MAY_BE_LOST;
+        while self.at_risk.front().is_some_and(|(at, _)| is_safe(*at)) {
+            self.at_risk.pop_front();
+        }
+        self.cursor.keep_behind(first(&self.at_risk));
     }
 
     /// Tries one dead letter of an earlier run once more; false: there is none.
