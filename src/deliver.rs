@@ -11,6 +11,8 @@ mod store;
 
 pub use lines::start as start_lines;
 pub use receivers::{Changes, Context as ReceiversContext, Receivers, receivers, start as start_receivers};
+#[cfg(test)]
+pub(crate) use store::{Next, Writer};
 pub use store::{Options, Source, start as start_store};
 
 /// The store's cursor.

@@ -2,6 +2,9 @@
 //!
 //! A lane alone writes its shards (I2). What it gives on, it gives in one entry per batch of turns: the events, and how
 //! far the instances with events have come, so that the journal holds both or neither. A full journal blocks the lane.
+//!
+//! A lane reads no clock and waits for nothing but its queue: its thread tells it the time with each turn, and so does a
+//! simulation, which has no threads.
 
 mod batch;
 mod reload;
@@ -53,13 +56,13 @@ pub struct Options {
 
 /// What every lane shares.
 #[derive(Clone, Debug)]
-struct Shared {
-    state: Arc<State>,
-    stats: Arc<Stats>,
-    pool: Arc<ThreadPool>,
-    journal: Sender<Entry>,
-    options: Options,
-    log: Logger,
+pub(crate) struct Shared {
+    pub(crate) state: Arc<State>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) pool: Arc<ThreadPool>,
+    pub(crate) journal: Sender<Entry>,
+    pub(crate) options: Options,
+    pub(crate) log: Logger,
 }
 
 /// Starts a thread for each queue, with these rules until a turn brings others. They end when their queues do, and with
@@ -73,22 +76,34 @@ pub fn start(
     log: &Logger,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     assert_eq!(queues.len(), state.n_lanes(), "each lane has its own shards (I2)");
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.n_helpers)
-        .thread_name(|idx| format!("helper-{idx}"))
-        .build()
-        .map_err(io::Error::other)?;
-    let shared = Shared { state, stats, pool: Arc::new(pool), journal, options, log: log.clone() };
+    let pool = helpers(options.n_helpers)?;
+    let shared = Shared { state, stats, pool, journal, options, log: log.clone() };
     let spawn = |(lane_idx, queue): (usize, LaneQueue)| {
         let name = format!("lane-{lane_idx}");
         let log = shared.log.new(slog::o!("thread" => name.clone()));
-        let shared = Shared { log, ..shared.clone() };
-        let now = Instant::now();
-        let in_force = InForce::new(&rules, &shared.stats);
-        let lane = Lane { lane_idx, shared, in_force, hearing: Hearing::starting(now), last_tick: now };
+        let lane = Lane::new(lane_idx, Shared { log, ..shared.clone() }, &rules, Instant::now());
         thread::Builder::new().name(name).spawn(move || lane.run(&queue))
     };
     queues.into_iter().enumerate().map(spawn).collect()
+}
+
+/// The pool that shares large batches.
+pub(crate) fn helpers(n_helpers: usize) -> io::Result<Arc<ThreadPool>> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_helpers).thread_name(|idx| format!("helper-{idx}"));
+    pool.build().map(Arc::new).map_err(io::Error::other)
+}
+
+/// A moment on both of the server's clocks: durations are of the one, rows have the times of the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) instant: Instant,
+    pub(crate) time: Timestamp,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { instant: Instant::now(), time: Timestamp::now() }
+    }
 }
 
 /// The rules, and the count of each one's evaluations, which it would take a lock to look up.
@@ -104,7 +119,7 @@ impl InForce {
     }
 }
 
-struct Lane {
+pub(crate) struct Lane {
     lane_idx: usize,
     shared: Shared,
     /// The lane's own: they change at a turn, so that one batch is never held against two.
@@ -114,54 +129,68 @@ struct Lane {
 }
 
 impl Lane {
+    pub(crate) fn new(lane_idx: usize, shared: Shared, rules: &Arc<RuleSet>, now: Instant) -> Self {
+        let in_force = InForce::new(rules, &shared.stats);
+        Self { lane_idx, shared, in_force, hearing: Hearing::starting(now), last_tick: now }
+    }
+
     fn run(mut self, queue: &LaneQueue) {
-        let mut waiting_turn = None;
-        while let Some(turn) = waiting_turn.take().or_else(|| queue.turns.recv().ok()) {
-            match turn {
-                Turn::Chunk(chunk, slot) => {
-                    let mut n_reports = chunk.items.len();
-                    let (mut chunks, mut slots) = (vec![chunk], vec![slot]);
-                    while n_reports < self.shared.options.max_batch {
-                        match queue.turns.try_recv() {
-                            Ok(Turn::Chunk(chunk, slot)) => {
-                                n_reports += chunk.items.len();
-                                chunks.push(chunk);
-                                slots.push(slot);
-                            }
-                            Ok(other) => {
-                                waiting_turn = Some(other);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
-                    self.chunks(&chunks);
-                    drop(slots);
-                }
-                Turn::Barrier(instances, receipt, slot) => {
-                    self.barrier(&instances, receipt);
-                    drop(slot);
-                }
-                Turn::Tick(due, place) => {
-                    self.tick(due, queue.waiting.load(Ordering::Relaxed) > 0);
-                    drop(place);
-                }
-                Turn::Reload(rules, place, receipt) => {
-                    self.reload(rules, receipt);
-                    drop(place);
-                }
-                Turn::Forget(key, place, receipt) => {
-                    self.forget(&key, receipt);
-                    drop(place);
-                }
-            }
+        let mut next = None;
+        while let Some(turn) = next.take().or_else(|| queue.turns.recv().ok()) {
+            next = self.take(turn, queue, Moment::now());
         }
     }
 
+    /// Takes a turn; one of reports together with those of reports that wait right behind it. Answers the turn that
+    /// ended these: it has left the queue and is to be taken next.
+    pub(crate) fn take(&mut self, turn: Turn, queue: &LaneQueue, now: Moment) -> Option<Turn> {
+        match turn {
+            Turn::Chunk(chunk, slot) => {
+                let mut n_reports = chunk.items.len();
+                let (mut chunks, mut slots) = (vec![chunk], vec![slot]);
+                let mut next = None;
+                while n_reports < self.shared.options.max_batch {
+                    match queue.turns.try_recv() {
+                        Ok(Turn::Chunk(chunk, slot)) => {
+                            n_reports += chunk.items.len();
+                            chunks.push(chunk);
+                            slots.push(slot);
+                        }
+                        Ok(other) => {
+                            next = Some(other);
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                }
+                self.chunks(&chunks, now);
+                drop(slots);
+                return next;
+            }
+            Turn::Barrier(instances, receipt, slot) => {
+                self.barrier(&instances, receipt);
+                drop(slot);
+            }
+            Turn::Tick(due, place) => {
+                self.tick(due, queue.waiting.load(Ordering::Relaxed) > 0, now);
+                drop(place);
+            }
+            Turn::Reload(rules, place, receipt) => {
+                self.reload(rules, receipt, now);
+                drop(place);
+            }
+            Turn::Forget(key, place, receipt) => {
+                self.forget(&key, receipt, now);
+                drop(place);
+            }
+        }
+        None
+    }
+
     /// Evaluates the chunks' reports in order and settles their streams' accounts.
-    fn chunks(&self, chunks: &[Box<Chunk>]) {
+    fn chunks(&self, chunks: &[Box<Chunk>], now: Moment) {
         let Shared { state, stats, .. } = &self.shared;
-        let now = self.hearing.at_arrival(Instant::now());
+        let now = self.hearing.at_arrival(now.instant);
         let parallel_from = self.shared.options.parallel_from;
         let work = batch::Work { state, rules: &self.in_force.rules, chunks, now, parallel_from };
         let done = work.run(self.lane_idx, &self.shared.pool);
@@ -214,15 +243,14 @@ impl Lane {
     }
 
     /// Looks who has been silent. `held_back`: streams wait for a slot in this lane.
-    fn tick(&mut self, due: Instant, held_back: bool) {
-        let now = Instant::now();
+    fn tick(&mut self, due: Instant, held_back: bool, Moment { instant: now, time }: Moment) {
         let since_last = now.saturating_duration_since(mem::replace(&mut self.last_tick, now));
         self.hearing.tick(due, now, if held_back { since_last } else { Duration::ZERO });
         let look = tick::Look {
             state: &self.shared.state,
             options: &self.shared.options,
             heard: self.hearing.at(now),
-            now: Timestamp::now(),
+            now: time,
         };
         self.shared.state.note_heard(self.lane_idx, look.heard);
         let done = look.run(self.lane_idx, &self.shared.pool);
@@ -233,18 +261,18 @@ impl Lane {
     }
 
     /// From here on `rules` hold.
-    fn reload(&mut self, rules: Arc<RuleSet>, receipt: Receipt) {
+    fn reload(&mut self, rules: Arc<RuleSet>, receipt: Receipt, now: Moment) {
         let Shared { state, stats, pool, .. } = &self.shared;
         self.in_force = InForce::new(&rules, stats);
-        let times = (Timestamp::now(), self.hearing.at(Instant::now()));
+        let times = (now.time, self.hearing.at(now.instant));
         let done = reload::adopt(state, &rules, times, self.lane_idx, pool);
         // With the first lane's instances, so that none of them is under rules that the journal does not know.
         self.changed(done, Some(rules.records()), receipt);
     }
 
-    fn forget(&self, key: &InstanceKey, receipt: Receipt) {
-        let heard = self.hearing.at(Instant::now());
-        let done = reload::forget(&self.shared.state, key, Timestamp::now(), heard, self.lane_idx);
+    fn forget(&self, key: &InstanceKey, receipt: Receipt, now: Moment) {
+        let heard = self.hearing.at(now.instant);
+        let done = reload::forget(&self.shared.state, key, now.time, heard, self.lane_idx);
         self.changed(done, None, receipt);
     }
 

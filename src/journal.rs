@@ -39,7 +39,7 @@ use crate::{
     stats::Stats,
 };
 use file::File;
-use stage::Stage;
+use stage::{Disk, Stage};
 
 /// Entries that may wait for the journal's thread, beside those that it holds (I1).
 const MAX_WAITING_ENTRIES: usize = 64;
@@ -168,14 +168,25 @@ impl Journal {
     /// Begins to take entries.
     pub fn start(self, stats: Arc<Stats>, health: Health, log: &Logger) -> io::Result<Running> {
         let (entries, input) = bounded(MAX_WAITING_ENTRIES);
-        stats.events.set(self.file.last_seq());
-        health.set("journal", Condition::Ok, self.path.display().to_string());
-        self.sinks.forget_unclaimed();
         let log = log.new(slog::o!("thread" => "journal"));
-        let stage = Stage::new(self.file, self.sinks, (stats, health), log, Instant::now());
+        let stage = self.into_stage(|file| file, (stats, health), log, Instant::now());
         let run = move || stage.run(&input)?.close();
         let thread = thread::Builder::new().name("journal".to_owned()).spawn(run)?;
         Ok(Running { entries, thread })
+    }
+
+    /// The stage without its thread, on this disk.
+    pub(crate) fn into_stage<D: Disk>(
+        self,
+        disk: impl FnOnce(File) -> D,
+        (stats, health): (Arc<Stats>, Health),
+        log: Logger,
+        now: Instant,
+    ) -> Stage<D> {
+        stats.events.set(self.file.last_seq());
+        health.set("journal", Condition::Ok, self.path.display().to_string());
+        self.sinks.forget_unclaimed();
+        Stage::new(disk(self.file), self.sinks, (stats, health), log, now)
     }
 }
 
@@ -194,6 +205,16 @@ pub fn look_for_damage(reader: Reader, health: Health, log: &Logger) -> io::Resu
     };
     // Nobody waits for it: it reads only, and ends with the process.
     thread::Builder::new().name("journal-check".to_owned()).spawn(run).map(drop)
+}
+
+/// What a simulation drives, and puts its own disk under.
+#[cfg(test)]
+pub(crate) mod simulated {
+    pub(crate) use super::{
+        file::{Batch, File},
+        sinks::Changes,
+        stage::{Disk, Stage},
+    };
 }
 
 #[cfg(test)]

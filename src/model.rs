@@ -1,6 +1,6 @@
 //! The nouns of GopherWatch: instances, readings, alerts and their events.
 //!
-//! Plain values, shared by every stage. Nothing here reads a clock but [`Timestamp::now`], does I/O or knows a wire
+//! Plain values, shared by every stage. Nothing here reads a clock but [`Timestamp::now`] and [`WallClock`], does I/O or knows a wire
 //! format; each edge (gRPC, journal, database, REST) converts to and from these.
 
 mod address;
@@ -8,6 +8,7 @@ mod alert;
 mod instance;
 mod reject;
 mod timestamp;
+mod wall_clock;
 
 pub use address::is_internal;
 pub use alert::{
@@ -16,3 +17,4 @@ pub use alert::{
 pub use instance::{InstanceKey, Metrics, Name};
 pub use reject::Rejection;
 pub use timestamp::Timestamp;
+pub use wall_clock::WallClock;

@@ -20,7 +20,7 @@ use super::{
     sinks::{Changes, DeadLetter, Saved},
     space::Space,
 };
-use crate::{model::Timestamp, rules::RuleRecord};
+use crate::{model::WallClock, rules::RuleRecord};
 use schema::LAYOUT;
 
 const PAGE_BYTES: u64 = 4_096;
@@ -36,7 +36,7 @@ const DROP_AT_ONCE: u32 = 5_000;
 
 /// The file, open for writing. One writer; readers have connections of their own.
 #[derive(Debug)]
-pub(super) struct File {
+pub(crate) struct File {
     path: PathBuf,
     connection: Connection,
     space: Space,
@@ -46,6 +46,8 @@ pub(super) struct File {
     first_seq: u64,
     /// What the events in the file take, without SQLite's own.
     event_bytes: u64,
+    /// By this they grow old.
+    clock: WallClock,
 }
 
 /// Service, instance, part and points.
@@ -53,12 +55,15 @@ type WindowsRow = (String, String, u32, Vec<u8>);
 
 /// What one transaction makes durable together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Batch<'a> {
-    pub(super) entries: &'a [Entry],
+pub(crate) struct Batch<'a> {
+    pub(crate) entries: &'a [Entry],
     pub(super) sinks: &'a Changes,
     /// Drop old events up to this number, which every sink is done with.
     pub(super) drop_to: Option<u64>,
 }
+
+/// Points of an instance's windows: whose, which part, and the points.
+type WindowRow = (String, String, u32, Vec<u8>);
 
 /// What a transaction leaves behind.
 struct Counts {
@@ -111,8 +116,15 @@ impl File {
             last_seq: in_sequence.max(last).unwrap_or(0),
             first_seq,
             event_bytes: bytes.unwrap_or(0),
+            clock: WallClock::System,
             connection,
         })
+    }
+
+    /// The same file by another clock.
+    #[cfg(test)]
+    pub(crate) fn by(self, clock: WallClock) -> Self {
+        Self { clock, ..self }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -224,7 +236,8 @@ impl File {
     /// Whether events that every sink is done with are old, or too many.
     pub(super) fn has_old(&self, delivered: u64) -> bool {
         self.has_too_many(delivered)
-            || delivered >= self.first_seq && self.first_at().is_some_and(|at| at < before(KEEP_DELIVERED_MILLIS))
+            || delivered >= self.first_seq
+                && self.first_at().is_some_and(|at| at < self.clock.now_millis() - KEEP_DELIVERED_MILLIS)
     }
 
     /// One transaction, if the disk has room for it.
@@ -238,10 +251,10 @@ impl File {
     fn try_commit(&mut self, Batch { entries, sinks, drop_to }: Batch<'_>) -> rusqlite::Result<Counts> {
         let Self { last_seq: mut seq, first_seq: mut first, mut event_bytes, .. } = *self;
         let too_many_bytes = event_bytes > KEEP_DELIVERED_BYTES;
+        let now = self.clock.now_millis();
         let transaction = self.connection.transaction()?;
         {
             let mut add = transaction.prepare_cached("INSERT INTO events (seq, at, body) VALUES (?1, ?2, ?3)")?;
-            let now = now_millis();
             for event in entries.iter().flat_map(|entry| &entry.events) {
                 seq += 1;
                 first = first.min(seq);
@@ -253,11 +266,11 @@ impl File {
             if let Some(rules) = entries.iter().rev().find_map(|entry| entry.rules.as_ref()) {
                 save_rules(&transaction, rules)?;
             }
-            save_sinks(&transaction, sinks)?;
+            save_sinks(&transaction, sinks, now)?;
             if let Some(delivered) = drop_to {
                 // By number where there are too many, by age else.
                 let spare = if too_many_bytes { delivered } else { delivered.saturating_sub(KEEP_DELIVERED_MAX) };
-                event_bytes = event_bytes.saturating_sub(drop_old(&transaction, delivered, spare)?);
+                event_bytes = event_bytes.saturating_sub(drop_old(&transaction, delivered, spare, now)?);
                 first = first_seq(&transaction)?;
             }
         }
@@ -270,10 +283,11 @@ impl File {
         // What is committed goes from the log into the file, so that the log can begin anew. It may not be possible.
         let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         let Self { last_seq, event_bytes, .. } = *self;
+        let now = self.clock.now_millis();
         let dropped = (|| {
             let transaction = self.connection.transaction()?;
-            save_sinks(&transaction, sinks)?;
-            let dropped = drop_old(&transaction, delivered, delivered)?;
+            save_sinks(&transaction, sinks, now)?;
+            let dropped = drop_old(&transaction, delivered, delivered, now)?;
             let first_seq = first_seq(&transaction)?;
             transaction.commit()?;
             Ok(Counts { last_seq, first_seq, event_bytes: event_bytes.saturating_sub(dropped) })
@@ -361,7 +375,7 @@ fn save_rules(transaction: &Transaction<'_>, rules: &[RuleRecord]) -> rusqlite::
     Ok(())
 }
 
-fn save_sinks(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<()> {
+fn save_sinks(transaction: &Transaction<'_>, changes: &Changes, now: i64) -> rusqlite::Result<()> {
     let mut save = transaction.prepare_cached("INSERT OR REPLACE INTO sinks (name, body) VALUES (?1, ?2)")?;
     for (name, Saved { seq, delivered, identity }) in &changes.moved {
         let record = CursorRecord { seq: *seq, delivered: *delivered, identity: identity.clone() };
@@ -375,7 +389,7 @@ fn save_sinks(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Res
                     "INSERT OR REPLACE INTO dead_letters (sink, seq, at, reason, body)
                      SELECT ?1, ?2, coalesce(max(at), ?4), ?3, coalesce(max(body), x'') FROM events WHERE seq = ?2",
                 )?
-                .execute(params![&**name, seq, reason, now_millis()])?;
+                .execute(params![&**name, seq, reason, now])?;
         }
     }
     for (name, seqs) in &changes.exhumed {
@@ -390,13 +404,13 @@ fn save_sinks(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Res
 }
 
 /// Drops delivered events that are old or, up to `spare`, merely not new; returns their bytes.
-fn drop_old(transaction: &Transaction<'_>, delivered: u64, spare: u64) -> rusqlite::Result<u64> {
+fn drop_old(transaction: &Transaction<'_>, delivered: u64, spare: u64, now: i64) -> rusqlite::Result<u64> {
     let mut drop = transaction.prepare_cached(
         "DELETE FROM events WHERE seq IN
             (SELECT seq FROM events WHERE seq <= ?1 AND (at < ?2 OR seq <= ?3 AND at < ?4) ORDER BY seq LIMIT ?5)
          RETURNING length(body)",
     )?;
-    let (old, new) = (before(KEEP_DELIVERED_MILLIS), before(KEEP_ALWAYS_MILLIS));
+    let (old, new) = (now - KEEP_DELIVERED_MILLIS, now - KEEP_ALWAYS_MILLIS);
     let mut rows = drop.query(params![delivered, old, spare, new, DROP_AT_ONCE])?;
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
@@ -417,13 +431,4 @@ fn server_id(connection: &Connection) -> rusqlite::Result<Uuid> {
     let id = Uuid::new_v4();
     connection.execute("INSERT INTO server (id) VALUES (?1)", [id.as_bytes()])?;
     Ok(id)
-}
-
-fn now_millis() -> i64 {
-    Timestamp::now().as_micros() / 1_000
-}
-
-/// So long ago, in milliseconds since 1970.
-fn before(millis: i64) -> i64 {
-    now_millis() - millis
 }

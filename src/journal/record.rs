@@ -40,7 +40,7 @@ pub(super) struct RuleMessage {
 /// An instance as the journal is to remember it, encoded by the lane that owns it.
 #[derive(Debug)]
 pub struct Snapshot {
-    pub(super) key: Arc<InstanceKey>,
+    pub(crate) key: Arc<InstanceKey>,
     /// `None`: it is to be forgotten altogether.
     pub(super) body: Option<Vec<u8>>,
     pub(super) windows: WindowsChange,

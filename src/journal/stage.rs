@@ -43,7 +43,7 @@ const SHORT_OF_ROOM: f64 = 0.9;
 const NEARLY_FULL: f64 = 0.8;
 
 /// Where entries become durable: the file, and in simulations one that fails.
-pub(super) trait Disk {
+pub(crate) trait Disk {
     fn commit(&mut self, batch: Batch<'_>) -> Result<(), JournalError>;
     fn make_room(&mut self, sinks: &Changes, delivered: u64) -> Result<(), JournalError>;
     fn file(&self) -> &File;
@@ -63,12 +63,14 @@ impl Disk for File {
     }
 }
 
-pub(super) struct Stage<D> {
-    pub(super) disk: D,
+pub(crate) struct Stage<D> {
+    pub(crate) disk: D,
     pub(super) sinks: Sinks,
     pub(super) stats: Arc<Stats>,
     pub(super) health: Health,
     pub(super) log: Logger,
+    /// [`MAX_COMMIT_EVENTS`], but in simulations, which have few events.
+    pub(crate) max_commit_events: usize,
     waiting: Waiting,
     last_clean: Instant,
     last_commit: Option<Instant>,
@@ -92,6 +94,7 @@ impl<D: Disk> Stage<D> {
             stats,
             health,
             log,
+            max_commit_events: MAX_COMMIT_EVENTS,
             waiting: Waiting::default(),
             last_clean: now,
             last_commit: None,
@@ -116,13 +119,18 @@ impl<D: Disk> Stage<D> {
             }
         }
         // As long as it takes: whoever has no patience left ends the process.
-        while !self.waiting.entries.is_empty() {
+        while !self.is_done() {
             self.step(Instant::now())?;
             let now = Instant::now();
             thread::sleep(self.retry.map_or(Duration::ZERO, |(due, _)| due.saturating_duration_since(now)));
         }
         self.step(Instant::now())?;
         Ok(self.disk)
+    }
+
+    /// Whether everything that was taken is durable.
+    pub(crate) fn is_done(&self) -> bool {
+        self.waiting.entries.is_empty()
     }
 
     /// When there is next something to do without anybody sending anything.
@@ -137,17 +145,17 @@ impl<D: Disk> Stage<D> {
     }
 
     /// Takes the entry, and what has come behind it.
-    fn take(&mut self, entry: Entry, input: &Receiver<Entry>) {
+    pub(crate) fn take(&mut self, entry: Entry, input: &Receiver<Entry>) {
         let mut next = Some(entry);
         while let Some(entry) = next {
             self.add(entry);
             // What came during the last commit goes into the next one: there is no waiting to gather.
-            let has_enough = self.retry.is_none() && self.waiting.n_events >= MAX_COMMIT_EVENTS;
+            let has_enough = self.retry.is_none() && self.waiting.n_events >= self.max_commit_events;
             next = if has_enough || self.waiting.weight >= MAX_UNCOMMITTED { None } else { input.try_recv().ok() };
         }
     }
 
-    pub(super) fn add(&mut self, entry: Entry) {
+    pub(crate) fn add(&mut self, entry: Entry) {
         if self.retry.is_some() {
             entry.events.iter().for_each(|event| self.sinks.tell_directly(event));
         }
@@ -157,13 +165,13 @@ impl<D: Disk> Stage<D> {
     }
 
     /// Makes what waits durable, a commit's worth of it, or notes that it cannot be.
-    pub(super) fn step(&mut self, now: Instant) -> Result<(), JournalError> {
+    pub(crate) fn step(&mut self, now: Instant) -> Result<(), JournalError> {
         let delivered = self.sinks.delivered();
         // In a storm old events are dropped as fast as new ones come; else now and then.
         let is_time = now.saturating_duration_since(self.last_clean) >= HOUSEKEEPING_EVERY;
         let clean = is_time || self.disk.file().has_too_many(delivered);
         let sinks = self.sinks.changes();
-        let n_entries = self.waiting.commit_size();
+        let n_entries = self.waiting.commit_size(self.max_commit_events);
         let nothing = n_entries == 0 && sinks.is_empty();
         if !(nothing && !(clean && self.disk.file().has_old(delivered))) {
             let entries = &self.waiting.entries[..n_entries];
@@ -274,10 +282,10 @@ impl<D: Disk> Stage<D> {
 
 impl Waiting {
     /// How many entries the next commit takes.
-    fn commit_size(&self) -> usize {
+    fn commit_size(&self, max_events: usize) -> usize {
         let mut n_events = 0;
         let begins = |entry: &&Entry| {
-            let fits = n_events < MAX_COMMIT_EVENTS;
+            let fits = n_events < max_events;
             n_events += entry.events.len();
             fits
         };
