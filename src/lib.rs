@@ -22,6 +22,8 @@ pub mod restore;
 pub mod rule_file;
 pub mod rules;
 pub mod ruletest;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 pub mod stats;
 pub mod store;

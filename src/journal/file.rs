@@ -62,9 +62,6 @@ pub(crate) struct Batch<'a> {
     pub(super) drop_to: Option<u64>,
 }
 
-/// Points of an instance's windows: whose, which part, and the points.
-type WindowRow = (String, String, u32, Vec<u8>);
-
 /// What a transaction leaves behind.
 struct Counts {
     last_seq: u64,

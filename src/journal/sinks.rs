@@ -171,7 +171,7 @@ pub struct Sinks(Arc<Mutex<Inner>>);
 
 /// What one commit has to save about the sinks.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     pub(super) moved: Vec<(Arc<str>, Saved)>,
     pub(super) buried: Vec<(Arc<str>, Vec<DeadLetter>)>,
     pub(super) exhumed: Vec<(Arc<str>, Vec<u64>)>,
