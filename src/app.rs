@@ -159,6 +159,8 @@ impl App {
         let lines_cursor = journal.sinks().add(deliver::LINES);
         let store_cursor = journal.sinks().add(deliver::STORE);
         let (sinks, store_position) = (journal.sinks().clone(), store_cursor.clone());
+        let is_known = store_cursor.identity().is_none_or(|known| known == alerts.describe());
+        let restated = if is_known { Entry::default() } else { restore::restate(&state) };
         let lines_reader = journal.reader()?;
         let store_reader = journal.reader()?;
         let check_reader = journal.reader()?;
@@ -201,13 +203,14 @@ impl App {
         let store = {
             let (stop, stopped) = bounded(0);
             let options = deliver::Options { retention: config.retention, inherited_seq: journal.last_seq() };
-            let source = deliver::Source { reader: store_reader, cursor: store_cursor, firing: state.active_alerts() };
+            let source =
+                deliver::Source { reader: store_reader, cursor: store_cursor, n_restated: restated.events.len() };
             let thread =
                 deliver::start_store(options, alerts.clone(), source, stopped, (stats.clone(), health.clone()), log)?;
             Stage { stop, thread }
         };
         let journal::Running { entries, thread: journal } = journal.start(stats.clone(), health.clone(), log)?;
-        for part in entry.split().into_iter().filter(|part| !part.is_empty()) {
+        for part in entry.split().into_iter().chain(restated.split()).filter(|part| !part.is_empty()) {
             if entries.send(part).is_err() {
                 warn!(log, "the journal ended as the server started");
             }

@@ -59,11 +59,11 @@ impl AlertLog {
     }
 
     /// Writes the line of one event: a raise, or that it still fires, at its severity's level, a resolve as information. Rows of
-    /// `record = "every"` have none: they are readings of an alert that has its line.
+    /// `record = "every"` have none: they are readings of an alert that has its line. Nor have rows restated for the store.
     pub fn write(&self, event: &Event) {
         let alert = &*event.alert;
         match (event.kind, alert.severity) {
-            (EventKind::Record, _) => {}
+            (EventKind::Record | EventKind::Restate, _) => {}
             (EventKind::Raise, Severity::Critical) => slog::crit!(self.log, "alert raised"; Facts(alert)),
             (EventKind::Raise, Severity::Warning) => slog::warn!(self.log, "alert raised"; Facts(alert)),
             (EventKind::Raise, Severity::Info) => slog::info!(self.log, "alert raised"; Facts(alert)),

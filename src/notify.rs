@@ -49,7 +49,7 @@ impl Occasion {
             EventKind::Raise => Some(Self::Raise),
             EventKind::Resolve => Some(Self::Resolve),
             EventKind::Repeat => Some(Self::Repeat),
-            EventKind::Update | EventKind::Record => None,
+            EventKind::Update | EventKind::Record | EventKind::Restate => None,
         }
     }
 }

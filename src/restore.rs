@@ -5,7 +5,7 @@
 
 use crate::{
     journal::{Entry, RestoredInstance, Snapshot},
-    model::{Event, Timestamp},
+    model::{Event, EventKind, Timestamp},
     rules::RuleSet,
     state::{Heard, InstanceState, Known, Marks, Presence, Silence, State, WindowRows},
 };
@@ -34,6 +34,12 @@ pub fn restore(instances: Vec<RestoredInstance>, rules: &RuleSet, state: &State,
         state.restore(instance);
     }
     restored
+}
+
+/// The rows of all that fires, once more: for a store that has never heard of them.
+pub fn restate(state: &State) -> Entry {
+    let event = |alert| Event { kind: EventKind::Restate, alert };
+    Entry { events: state.active_alerts().into_iter().map(event).collect(), ..Entry::default() }
 }
 
 /// One instance under the rules of today, and what they make of its alerts.

@@ -28,6 +28,9 @@
 //! | another store does not get what fires | 3 |
 //! | a sink is not known to the file before it has moved (it was so) | 561 |
 //! | what a store may have lost is dropped by age, or for room (it was so) | 3 |
+//!
+//! Seeds 8559 and 8574 found that what another store was told of what fires was no part of the journal: lost with it in its
+//! next crash, or ahead of a change of rules that was not durable yet.
 
 mod agent;
 mod disk;

@@ -57,8 +57,8 @@ pub struct Source {
     pub reader: Reader,
     /// The writer's place in it.
     pub cursor: SinkCursor,
-    /// The alerts that fire as the server starts: a store that is not the one of earlier runs gets their rows first.
-    pub firing: Vec<Arc<Alert>>,
+    /// Rows that this start restates in the journal: a store that is not the one of earlier runs has to get them.
+    pub n_restated: usize,
 }
 
 /// Starts the thread. It ends when `stop` is disconnected, after the statement in flight.
@@ -107,8 +107,8 @@ pub(crate) struct Writer {
     health: Health,
     log: Logger,
     prepared: bool,
-    /// Rows that a store which is new to us lacks.
-    unknown_to_store: VecDeque<Arc<Alert>>,
+    /// Rows that this start restates, and that a store which is new to us has yet to get.
+    n_restated: usize,
     /// What is delivered again: behind the first number, up to the second.
     again: Option<(u64, u64)>,
     wants_again: bool,
@@ -135,7 +135,7 @@ impl Writer {
     pub(crate) fn new(
         options: Options,
         store: Arc<dyn AlertStore>,
-        Source { reader, cursor, firing }: Source,
+        Source { reader, cursor, n_restated }: Source,
         (stats, health): (Arc<Stats>, Health),
         log: Logger,
         now: Instant,
@@ -145,11 +145,11 @@ impl Writer {
         let is_another = cursor.identity().is_some_and(|known| known != identity);
         if is_another {
             info!(log, "the store is another one than before: it gets the alerts that fire, and what comes";
-                "store" => identity.as_str(), "firing" => firing.len());
+                "store" => identity.as_str(), "firing" => n_restated);
         }
         // What is kept is delivered again, and until then it stays.
-        let at_risk: VecDeque<_> = (!is_another).then_some((now, 0)).into_iter().collect();
-        cursor.keep_behind(at_risk.front().map(|(_, behind)| *behind));
+        let at_risk = VecDeque::from([(now, 0)]);
+        cursor.keep_behind(Some(0));
         let writer = Self {
             options,
             store,
@@ -158,10 +158,10 @@ impl Writer {
             health,
             log,
             prepared: false,
-            unknown_to_store: if is_another { firing.into() } else { VecDeque::new() },
+            n_restated,
             again: None,
             // A database that went down with us may have lost its last second.
-            wants_again: !is_another,
+            wants_again: true,
             last_again: None,
             at_risk,
             fresh_first: true,
@@ -209,13 +209,12 @@ impl Writer {
             self.works(Step::Prepare);
             return Ok(Next::Now);
         }
-        if !self.unknown_to_store.is_empty() {
-            return self.introduce();
-        }
-        // From here on what is in the journal is for this store. Known already, it is not saved again.
-        let identity = self.store.describe();
-        if self.cursor.identity().as_ref() != Some(&identity) {
-            self.cursor.set_identity(identity);
+        if self.n_restated == 0 {
+            // It knows what fires, so that it is the one we know. Known already, it is not saved again.
+            let identity = self.store.describe();
+            if self.cursor.identity().as_ref() != Some(&identity) {
+                self.cursor.set_identity(identity);
+            }
         }
         if self.letters.is_none() {
             // Before this run makes any: these are the ones of earlier runs.
@@ -244,25 +243,6 @@ impl Writer {
         Ok(Next::EventsUntil(again.map_or(prune, |again| again.min(prune))))
     }
 
-    /// Writes the rows of alerts that fire into a store that has never heard of them.
-    fn introduce(&mut self) -> Result<Next, Failure> {
-        let n_rows = self.unknown_to_store.len().min(self.max_batch);
-        let rows: Vec<_> = self.unknown_to_store.range(..n_rows).cloned().collect();
-        match self.write(&rows) {
-            Err(Failure::Store(err)) if !err.is_transient() && n_rows == 1 => {
-                // It has no event of its own that could be a dead letter. Its next one will be.
-                error!(self.log, "the store refuses an alert that fires"; "alert_id" => %rows[0].alert_id,
-                    "error" => chain(&err));
-                self.unknown_to_store.pop_front();
-            }
-            written => {
-                written?;
-                self.unknown_to_store.drain(..n_rows);
-            }
-        }
-        Ok(Next::Now)
-    }
-
     /// Writes events that the store has not had. What cannot be read is buried.
     fn write_fresh(&mut self, events: Vec<Recorded>, now: Instant) -> Result<(), Failure> {
         let (Some(first), Some(last)) = (events.first().map(|e| e.seq), events.last().map(|e| e.seq)) else {
@@ -276,6 +256,7 @@ impl Writer {
                     self.bury(*seq, &reason, &rows[0]);
                 }
                 self.suspect = None;
+                self.settle_restated(&events);
                 self.cursor.advance(last);
                 self.count();
                 return Ok(());
@@ -298,10 +279,20 @@ impl Writer {
                 Err(err) => self.bury_damaged(*seq, &chain(err)),
             }
         }
+        self.settle_restated(&events);
         self.cursor.deliver(last, n_taken);
         self.time_raises(&events);
         self.count();
         Ok(())
+    }
+
+    /// Notes which rows it is done with of those that this start restates. Those of a start that did not get so far may be
+    /// fewer.
+    fn settle_restated(&mut self, events: &[Recorded]) {
+        let ours = events.iter().filter(|recorded| recorded.seq > self.options.inherited_seq);
+        let is_restated =
+            |recorded: &&Recorded| matches!(&recorded.event, Ok(event) if event.kind == EventKind::Restate);
+        self.n_restated = self.n_restated.saturating_sub(ours.filter(is_restated).count());
     }
 
     /// Writes a batch of what the store should have, where it may have lost it; false: there is none.

@@ -102,17 +102,19 @@ pub enum EventKind {
     Record,
     /// It still fires, and is told of again; no part of the row.
     Repeat,
+    /// It fires, as everybody knows but a store that is another one than before: for that one the row as it is.
+    Restate,
 }
 
 impl EventKind {
-    const ALL: [Self; 5] = [Self::Raise, Self::Update, Self::Resolve, Self::Record, Self::Repeat];
+    const ALL: [Self; 6] = [Self::Raise, Self::Update, Self::Resolve, Self::Record, Self::Repeat, Self::Restate];
 
     /// By how many more alerts fire after it.
     pub const fn firing_delta(self) -> i64 {
         match self {
             Self::Raise => 1,
             Self::Resolve => -1,
-            Self::Update | Self::Record | Self::Repeat => 0,
+            Self::Update | Self::Record | Self::Repeat | Self::Restate => 0,
         }
     }
 
@@ -124,6 +126,7 @@ impl EventKind {
             Self::Resolve => "resolve",
             Self::Record => "record",
             Self::Repeat => "repeat",
+            Self::Restate => "restate",
         }
     }
 }

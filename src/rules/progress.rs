@@ -226,7 +226,7 @@ impl Progress {
             EventKind::Resolve => self.firing.retain(|firing| firing.rule != rule),
             EventKind::Update => mine.for_each(|firing| firing.alert = event.alert.clone()),
             EventKind::Repeat => mine.for_each(|firing| firing.notified_at = server_time),
-            EventKind::Record => {}
+            EventKind::Record | EventKind::Restate => {}
         }
     }
 

@@ -166,6 +166,11 @@ impl Oracle {
         }
     }
 
+    /// An entry that says nothing new.
+    pub(super) fn restate(&mut self) {
+        self.on_their_way.push_back(Vec::new());
+    }
+
     /// So many entries are durable.
     pub(super) fn committed(&mut self, n_entries: usize) {
         for (key, point) in self.on_their_way.drain(..n_entries).flatten() {

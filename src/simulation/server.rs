@@ -28,10 +28,11 @@ use crate::{
     health::Health,
     journal::{self, Entry, Journal, SinkCursor, simulated::Stage},
     model::{InstanceKey, Rejection, Timestamp, WallClock},
-    restore::restore,
+    restore::{restate, restore},
     rules::RuleSet,
     state::State,
     stats::Stats,
+    store::AlertStore,
 };
 
 /// Entries that may wait between a lane's turn and the journal's: a turn has one.
@@ -113,7 +114,9 @@ impl Server {
         let log = Sink::new(journal.reader().expect("a reader"), journal.sinks().add(LINES));
         let receiver = Sink::new(journal.reader().expect("a reader"), journal.sinks().add(RECEIVER));
         let reader = journal.reader().expect("a reader");
-        let source = Source { reader, cursor: store_cursor.clone(), firing: state.active_alerts() };
+        let is_known = store_cursor.identity().is_none_or(|known| known == store.describe());
+        let restated = if is_known { Entry::default() } else { restate(&state) };
+        let source = Source { reader, cursor: store_cursor.clone(), n_restated: restated.events.len() };
         let deliver = DeliverOptions { retention: None, inherited_seq: journal.last_seq() };
         let (health, quiet) = (Health::new(), Logger::root(Discard, o!()));
         let ends = (stats.clone(), health.clone());
@@ -128,6 +131,10 @@ impl Server {
         oracle.compare_restored(&state);
         stage.max_commit_events = ground.max_commit_events;
         stage.add(restored);
+        if !restated.is_empty() {
+            oracle.restate();
+            stage.add(restated);
+        }
         let dispatch = dispatch::Options { n_lanes: ground.n_lanes, queue_reports: 1 << 16 };
         let (dispatcher, queues) = Dispatcher::new(dispatch, stats.clone());
         let (journal, said) = bounded(ROOM);

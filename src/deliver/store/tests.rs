@@ -90,7 +90,7 @@ impl Fixture {
         let (stop, stopped) = bounded(0);
         let options = Options { retention: None, inherited_seq };
         let reader = self.readers.pop().expect("one for each writer");
-        let input = Source { reader, cursor: self.cursor.clone(), firing: Vec::new() };
+        let input = Source { reader, cursor: self.cursor.clone(), n_restated: 0 };
         let ends = (self.stats.clone(), self.health.clone());
         let thread = start(options, self.store.clone(), input, stopped, ends, &log()).expect("a thread");
         check(self);

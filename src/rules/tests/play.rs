@@ -133,7 +133,7 @@ fn told(event: &Event) -> String {
         }
         EventKind::Record => format!("{rule} record {}", alert.value),
         EventKind::Update => format!("{rule} update {} {}", alert.severity, alert.summary),
-        EventKind::Repeat => format!("{rule} repeat"),
+        EventKind::Repeat | EventKind::Restate => format!("{rule} {}", event.kind.as_str()),
     }
 }
 

@@ -31,7 +31,7 @@ fn expected(report: usize, event: &Event) -> Expected {
         EventKind::Record => (Kind::Record, Some(alert.value), alert.triggered_at),
         // The value at the resolve is for people; which comparison's it is, is not of the contract.
         EventKind::Resolve => (Kind::Resolve, None, alert.resolved_at.expect("resolved")),
-        EventKind::Update | EventKind::Repeat => unreachable!("no report causes {:?}", event.kind),
+        EventKind::Update | EventKind::Repeat | EventKind::Restate => unreachable!("no report causes {:?}", event.kind),
     };
     let (rule, metric) = (alert.rule.to_string(), alert.metric.to_string());
     Expected { report, rule, kind, metric, value, threshold: alert.threshold, at: at.as_nanos() }

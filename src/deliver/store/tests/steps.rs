@@ -2,12 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::atomic::AtomicUsize,
 };
 
 use parking_lot::Mutex;
 
 use super::*;
+use crate::model::Event;
 
 /// A store of rows by service, each with its version.
 #[derive(Debug)]
@@ -109,6 +111,16 @@ impl Log {
         Self { alerts, ..log }
     }
 
+    /// Once more the rows of these.
+    fn restate(&self, which: Range<usize>) {
+        let running = self.open().start(Arc::new(Stats::new()), Health::new(), &super::log()).expect("a thread");
+        let event = |alert: &Arc<Alert>| Event { kind: EventKind::Restate, alert: alert.clone() };
+        let events = self.alerts[which].iter().map(event).collect();
+        running.entries.send(Entry { events, ..Entry::default() }).expect("it runs");
+        drop(running.entries);
+        running.thread.join().expect("no panic").expect("no failure");
+    }
+
     fn open(&self) -> Journal {
         let options =
             crate::journal::Options { data_dir: self.dir.path().to_owned(), max_bytes: 1 << 30, sinks: &["store"] };
@@ -131,10 +143,16 @@ struct Run {
 }
 
 impl Run {
-    fn new(journal: &Journal, store: &Arc<Memory>, firing: Vec<Arc<Alert>>) -> Self {
-        let options = Options { retention: None, inherited_seq: 0 };
+    fn new(journal: &Journal, store: &Arc<Memory>) -> Self {
+        Self::restating(journal, store, journal.last_seq())
+    }
+
+    /// The run of a start that has restated what is behind this event.
+    fn restating(journal: &Journal, store: &Arc<Memory>, inherited_seq: u64) -> Self {
+        let options = Options { retention: None, inherited_seq };
         let reader = journal.reader().expect("a reader");
-        let source = Source { reader, cursor: journal.sinks().add("store"), firing };
+        let n_restated = usize::try_from(journal.last_seq() - inherited_seq).expect("few");
+        let source = Source { reader, cursor: journal.sinks().add("store"), n_restated };
         let (health, stats, now) = (Health::new(), Arc::new(Stats::new()), Instant::now());
         stats.events.set(journal.last_seq());
         let writer = Writer::new(options, store.clone(), source, (stats.clone(), health.clone()), super::log(), now);
@@ -166,7 +184,7 @@ fn a_row_that_is_refused_for_ever_becomes_a_dead_letter_and_every_other_row_is_w
     let store = Memory::new("db");
     let bad = ["service-0007", "service-0400"];
     store.refused.lock().extend(bad.map(str::to_owned));
-    let mut run = Run::new(&journal, &store, Vec::new());
+    let mut run = Run::new(&journal, &store);
     let n_steps = run.until_rest();
     assert_eq!(store.services().len(), 498);
     assert!(n_steps < 100, "found by halving, not one by one: {n_steps} steps");
@@ -180,7 +198,7 @@ fn a_row_that_is_refused_for_ever_becomes_a_dead_letter_and_every_other_row_is_w
     Log::close(journal);
     store.refused.lock().remove(bad[0]);
     let journal = log.open();
-    let mut run = Run::new(&journal, &store, Vec::new());
+    let mut run = Run::new(&journal, &store);
     assert_eq!(run.account(), (500, 498, 0, 2), "remembered");
     run.until_rest();
     assert_eq!(store.services().len(), 499);
@@ -194,7 +212,7 @@ fn what_was_delivered_lately_is_delivered_again_when_the_store_comes_back_and_at
     let log = Log::with_raises(30);
     let journal = log.open();
     let store = Memory::new("db");
-    let mut run = Run::new(&journal, &store, Vec::new());
+    let mut run = Run::new(&journal, &store);
     run.until_rest();
     // It was killed, and its last second with it.
     store.rows.lock().clear();
@@ -211,40 +229,53 @@ fn what_was_delivered_lately_is_delivered_again_when_the_store_comes_back_and_at
     store.rows.lock().clear();
     Log::close(journal);
     let journal = log.open();
-    Run::new(&journal, &store, Vec::new()).until_rest();
+    Run::new(&journal, &store).until_rest();
     assert_eq!(store.services().len(), 30);
 }
 
 #[test]
-fn another_store_gets_the_rows_of_what_fires_and_what_comes_not_the_history_of_the_other_one() {
+fn another_store_gets_what_fires_and_is_the_one_we_know_once_it_has_it() {
     let log = Log::with_raises(5);
     let journal = log.open();
     let old = Memory::new("old");
-    Run::new(&journal, &old, Vec::new()).until_rest();
+    Run::new(&journal, &old).until_rest();
     assert_eq!(old.services().len(), 5);
     Log::close(journal);
 
     let new = Memory::new("new");
-    let firing = log.alerts[1..3].to_vec();
     // It is down at first, and the server is restarted: it is still new to us.
     new.is_down.store(true, Ordering::Relaxed);
+    log.restate(1..3);
     let journal = log.open();
-    let mut run = Run::new(&journal, &new, firing.clone());
+    let mut run = Run::restating(&journal, &new, 5);
     for _ in 0..10 {
         run.writer.step(run.now);
     }
+    assert_eq!(run.writer.cursor.identity().as_deref(), Some("old"));
     Log::close(journal);
+
+    // Those of the first start come first, and say nothing of those of the second.
     new.is_down.store(false, Ordering::Relaxed);
+    log.restate(1..3);
     let journal = log.open();
-    let mut run = Run::new(&journal, &new, firing.clone());
+    let mut run = Run::restating(&journal, &new, 7);
+    assert!(run.writer.wants_again, "what it was given before it was known it may have lost");
+    run.writer.wants_again = false;
+    run.writer.max_batch = 3;
+    while run.writer.cursor.position() < 8 {
+        run.writer.step(run.now);
+        run.now += PACE;
+    }
+    assert_eq!(run.writer.cursor.identity().as_deref(), Some("old"));
     run.until_rest();
-    assert_eq!(new.services(), ["service-0001", "service-0002"]);
-    assert_eq!(run.account(), (5, 5, 0, 0), "it is owed nothing of what the old one had");
+    assert_eq!(run.writer.cursor.identity().as_deref(), Some("new"));
+    assert_eq!(new.services(), ["service-0001", "service-0002"], "by their rows alone");
+    assert_eq!(run.account(), (9, 9, 0, 0));
     Log::close(journal);
 
     let journal = log.open();
-    Run::new(&journal, &new, Vec::new()).until_rest();
-    assert_eq!(new.services().len(), 5, "from now on it is the one we know: a start delivers again what is kept");
+    Run::new(&journal, &new).until_rest();
+    assert_eq!(new.services().len(), 5, "a start delivers again what is kept");
 }
 
 #[test]
@@ -252,7 +283,7 @@ fn a_storm_shares_statements_and_a_store_that_times_out_gets_smaller_ones() {
     let log = Log::with_raises(2_500);
     let journal = log.open();
     let store = Memory::new("db");
-    let mut run = Run::new(&journal, &store, Vec::new());
+    let mut run = Run::new(&journal, &store);
     run.writer.wants_again = false;
     store.is_down.store(true, Ordering::Relaxed);
     for _ in 0..20 {
