@@ -207,11 +207,12 @@ pub fn look_for_damage(reader: Reader, health: Health, log: &Logger) -> io::Resu
     thread::Builder::new().name("journal-check".to_owned()).spawn(run).map(drop)
 }
 
-/// What a simulation drives, and puts its own disk under.
+/// What tests elsewhere drive, put their own disk under, or write themselves.
 #[cfg(test)]
 pub(crate) mod simulated {
     pub(crate) use super::{
         file::{Batch, File},
+        seal::seal,
         sinks::Changes,
         stage::{Disk, Stage},
     };

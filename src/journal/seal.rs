@@ -8,7 +8,7 @@ use super::record::RecordError;
 const LENGTH: usize = 4;
 
 /// The record of what `of` names, with its checksum behind it.
-pub(super) fn seal(of: &[&[u8]], mut body: Vec<u8>) -> Vec<u8> {
+pub(crate) fn seal(of: &[&[u8]], mut body: Vec<u8>) -> Vec<u8> {
     let sum = checksum(of, &body);
     body.extend_from_slice(&sum.to_le_bytes());
     body

@@ -3,6 +3,7 @@
 //! What must come of them is told by the rules alone, in one go. What a server makes of them goes through a real journal
 //! file, and through real lanes.
 
+mod hostile;
 mod lanes;
 mod old;
 

@@ -29,7 +29,7 @@ struct OldInstance {
 }
 
 /// Bytes at the end of a record, which layout 1 had not.
-const CHECKSUM: usize = 4;
+pub(super) const CHECKSUM: usize = 4;
 
 #[test]
 fn a_journal_of_layout_1_without_pendings_windows_and_clocks_is_read() {
