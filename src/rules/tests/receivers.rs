@@ -6,7 +6,7 @@ use expect_test::{Expect, expect};
 
 use crate::{
     model::Name,
-    rules::{RuleSet, Way, parse_file, words},
+    rules::{RuleSet, Way, WebhookConfig, parse_file, words},
 };
 
 /// A receiver of this name with these fields.
@@ -143,4 +143,19 @@ fn a_url_is_one_that_a_request_can_be_sent_to() {
     }
     let allowed = receiver("ops", "url = \"http://127.0.0.1:9000/\"; allow_private = true");
     assert!(parse_file(&allowed, None).is_ok());
+}
+
+#[test]
+fn of_a_webhook_only_that_is_shown_which_admits_to_nothing() {
+    for (url, shown) in [
+        ("https://example.com", "https://example.com"),
+        ("https://example.com/hook/secret", "https://example.com"),
+        ("http://example.com:8080?token=secret", "http://example.com:8080"),
+        ("http://h/", "http://h"),
+    ] {
+        let webhook = WebhookConfig { url: url.to_owned(), secret_file: None, allow_private: false };
+        assert_eq!(webhook.shown(), shown);
+        assert_eq!(format!("{webhook:?}"), format!("WebhookConfig {{ url: {shown:?}, secret_file: None }}"));
+        assert_eq!(Way::Webhook(webhook).as_str(), "webhook");
+    }
 }
