@@ -50,6 +50,10 @@ chaos-saboteur: ## Build a server that loses one row in 10,000 on its way to the
 bench: ## Run the benchmarks
 	$(CARGO) bench --workspace --locked
 
+.PHONY: bench-durability
+bench-durability: build ## Time receipts, beside the disk's fsync, and restarts with 100,000 alerts firing; ARGS="--dir DISK"
+	@$(CARGO) run --release --locked --quiet --example durability -- $(ARGS)
+
 .PHONY: fmt
 fmt: ## Check the formatting; `cargo fmt --all` mends it
 	$(CARGO) fmt --all --check
@@ -71,4 +75,4 @@ check: fmt lint doc deny test ## Everything that must pass before a commit is sh
 
 .PHONY: help
 help: ## Say what each target does
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -1,7 +1,7 @@
 //! The wiring, which reads as the pipeline: start from the last stage to the first, stop from the first to the last.
 
 use std::{
-    fs, io,
+    io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     thread::{self, JoinHandle},
@@ -18,7 +18,7 @@ use crate::{
     config::{Config, StoreConfig},
     control::{self, Door},
     data_dir::{DataDir, DataDirError},
-    deliver,
+    deliver, descriptors,
     dispatch::{self, Dispatcher, Receipt},
     evaluate,
     health::{Health, Phase},
@@ -247,7 +247,7 @@ impl App {
             Stage { stop, thread: control::start(options, context, requests, stopped, log)? }
         };
         let options = ingest::Options {
-            max_connections: max_connections(),
+            max_connections: descriptors::connections(),
             max_instances_per_stream: config.max_instances_per_stream,
             retention: config.retention,
         };
@@ -462,17 +462,6 @@ fn ticker(dispatcher: Dispatcher) -> io::Result<Stage> {
     };
     let thread = thread::Builder::new().name("ticker".to_owned()).spawn(run)?;
     Ok(Stage { stop, thread })
-}
-
-/// Connections that leave descriptors for REST, the database, the journal and the log.
-fn max_connections() -> usize {
-    const OTHERS: usize = 400;
-    const MOST: usize = 16_384;
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
-    // Unlimited, or not to be found out.
-    let soft = soft.and_then(|soft| soft.parse::<usize>().ok()).unwrap_or(MOST);
-    soft.saturating_sub(OTHERS).clamp(soft / 4, MOST)
 }
 
 /// The thread's answer, if it ends in time. A thread that panicked has ended, too: its stage was found dead, or its

@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod data_dir;
 pub mod deliver;
+pub mod descriptors;
 pub mod dispatch;
 pub mod evaluate;
 pub mod health;

@@ -15,7 +15,7 @@ const NANOS_PER_MS: u64 = 1_000_000;
 const MAX_GAP: u64 = 5 * 60 * 1_000 * NANOS_PER_MS;
 
 /// Which episode: no instance begins two of one rule at one time.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// The service.
     pub service: String,

@@ -1,8 +1,8 @@
 //! What one stream of an agent has sent and been told: a file of lines, each on disk before anything follows from it.
 //!
-//! `H name` whose it is · `E epoch` a numbering begins · `S …` reports, before they are sent · `R …` a receipt · `F …`
-//! an answer that the contract does not allow. A process killed while it wrote leaves a torn last line, of which
-//! nothing was sent: it is cut off.
+//! `H name` whose it is · `E epoch` a numbering begins · `S …` reports, before they are sent · `G time` the last of
+//! these go into the call · `R …` a receipt · `F …` an answer that the contract does not allow. A process killed while
+//! it wrote leaves a torn last line, of which nothing was sent: it is cut off.
 
 use std::{
     fmt::Write as _,
@@ -83,12 +83,16 @@ pub struct Contents {
     pub n_epochs: u64,
     /// The reports, in the order sent.
     pub sent: Vec<Sent>,
+    /// When reports went into a call for the first time: the place of the first of them, and microseconds since 1970.
+    pub given: Vec<(usize, u64)>,
     /// The receipts.
     pub receipts: Vec<Receipt>,
     /// Answers that the contract does not allow.
     pub faults: Vec<String>,
     /// The numbering that began last.
     pub epoch: u64,
+    /// Where the reports of the last line begin.
+    begins: usize,
 }
 
 impl Contents {
@@ -105,6 +109,12 @@ impl Contents {
         self.receipts.last().map_or(0, |receipt| receipt.upto)
     }
 
+    /// When the report at this place went into a call for the first time, if the ledger says so.
+    pub fn given_at(&self, place: usize) -> Option<u64> {
+        let behind = self.given.partition_point(|(first, _)| *first <= place);
+        self.given[..behind].last().map(|(_, at_us)| *at_us)
+    }
+
     fn take(&mut self, line: &str, path: &Path) {
         let (kind, rest) = line.split_at(1);
         let rest = rest.trim_start();
@@ -117,11 +127,11 @@ impl Contents {
                 self.epoch = epoch;
                 self.n_epochs += 1;
             }),
-            "S" => rest
-                .split(';')
-                .map(|report| self.parse_sent(report))
-                .collect::<Option<Vec<_>>>()
-                .map(|sent| self.sent.extend(sent)),
+            "S" => rest.split(';').map(|report| self.parse_sent(report)).collect::<Option<Vec<_>>>().map(|sent| {
+                self.begins = self.sent.len();
+                self.sent.extend(sent);
+            }),
+            "G" => rest.parse().ok().map(|at_us| self.given.push((self.begins, at_us))),
             "R" => parse_receipt(rest).map(|receipt| self.receipts.push(receipt)),
             "F" => {
                 self.faults.push(rest.to_owned());
@@ -203,6 +213,12 @@ impl Ledger {
         self.append(format_args!("S {text}"))
     }
 
+    /// The reports that were written down last go into a call now. Not brought to the disk: nothing is lost without it
+    /// but a time.
+    pub fn given(&mut self, at_us: u64) -> io::Result<()> {
+        self.write(format_args!("G {at_us}"))
+    }
+
     /// A receipt came.
     pub fn receipt(&mut self, receipt: Receipt) -> io::Result<()> {
         let Receipt { upto, accepted, rejected, duplicates, at_us, latency_us } = receipt;
@@ -215,10 +231,14 @@ impl Ledger {
     }
 
     fn append(&mut self, line: std::fmt::Arguments<'_>) -> io::Result<()> {
+        self.write(line)?;
+        self.file.sync_data()
+    }
+
+    fn write(&mut self, line: std::fmt::Arguments<'_>) -> io::Result<()> {
         self.line.clear();
         writeln!(self.line, "{line}").unwrap();
-        self.file.write_all(self.line.as_bytes())?;
-        self.file.sync_data()
+        self.file.write_all(self.line.as_bytes())
     }
 }
 
@@ -301,12 +321,14 @@ mod tests {
         let (mut ledger, _) = Ledger::open(folder.path(), "a").unwrap();
         ledger.epoch(7).unwrap();
         ledger.sent(&[sent(0, 1), sent(1, 1)]).unwrap();
+        ledger.given(4).unwrap();
         let receipt = Receipt { upto: 2, accepted: 2, at_us: 5, ..Receipt::default() };
         ledger.receipt(receipt).unwrap();
         ledger.fault("odd").unwrap();
         let contents = read_all(folder.path()).unwrap().remove(0);
         assert_eq!((contents.stream.as_str(), contents.n_epochs, contents.n_receipted()), ("a", 1, 2));
         assert_eq!(contents.sent, [sent(0, 1), sent(1, 1)]);
+        assert_eq!((contents.given_at(0), contents.given_at(1)), (Some(4), Some(4)));
         assert_eq!((contents.receipts, contents.faults), (vec![receipt], vec!["odd".to_owned()]));
         assert_eq!(Tail::new(folder.path()).look(), (2, 2));
     }

@@ -12,6 +12,7 @@ pub mod dice;
 pub mod expected;
 pub mod generator;
 pub mod ledger;
+pub mod listener;
 pub mod mariadb;
 pub mod proxy;
 pub mod rows;

@@ -22,6 +22,7 @@ use crate::{
     agent::Load,
     checker::Verdict,
     dice::Dice,
+    listener::Listener,
     world::{Programs, Store, World},
 };
 
@@ -41,7 +42,12 @@ pub struct Run {
 
 impl Run {
     fn world(&self, name: &str) -> World {
-        World::start(&self.programs, name, self.store)
+        World::start(&self.programs, name, self.store, None)
+    }
+
+    /// The same, with receivers of notifications.
+    fn listened_world(&self, name: &str) -> World {
+        World::start(&self.programs, name, self.store, Some(Listener::start()))
     }
 
     fn load(&self, place: u64) -> Load {

@@ -91,16 +91,29 @@ impl Server {
 
     /// The same, with a time-out.
     pub fn ask_within(&self, within: Duration, path: &str) -> Result<Value, String> {
+        serde_json::from_str(&self.text_within(within, path)?).map_err(|err| err.to_string())
+    }
+
+    /// Asks REST for what is not JSON.
+    pub fn text(&self, path: &str) -> Result<String, String> {
+        self.text_within(ANSWER_WAIT, path)
+    }
+
+    fn text_within(&self, within: Duration, path: &str) -> Result<String, String> {
         let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(within)).build().into();
         let mut answer = agent.get(format!("http://{}{path}", self.http)).call().map_err(|err| err.to_string())?;
-        let text = answer.body_mut().with_config().limit(1 << 30).read_to_string().map_err(|err| err.to_string())?;
-        serde_json::from_str(&text).map_err(|err| err.to_string())
+        answer.body_mut().with_config().limit(1 << 30).read_to_string().map_err(|err| err.to_string())
     }
 
     /// The balance of `/status`.
     pub fn balance(&self, within: Duration) -> Result<Balance, String> {
         // One service is enough: the balance is that of all.
         self.ask_within(within, "/status?limit=1").map(|status| Balance::of(&status["balance"]))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills it as the kernel would.

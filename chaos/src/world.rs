@@ -20,6 +20,7 @@ use crate::{
     checker::{Verdict, check, check_active},
     expected::Key,
     ledger::{Tail, read_all},
+    listener::Listener,
     mariadb::Mariadb,
     proxy::Proxy,
     rows::{of_mysql, of_sqlite},
@@ -63,6 +64,8 @@ pub struct World {
     pub server: Server,
     /// The database, unless it is SQLite.
     pub mariadb: Option<Mariadb>,
+    /// Whom the server tells, if anybody.
+    pub listener: Option<Listener>,
     /// The agents.
     pub agents: Vec<Agent>,
     tail: Tail,
@@ -70,13 +73,14 @@ pub struct World {
 
 impl World {
     /// Starts all of it but the agents.
-    pub fn start(programs: &Programs, name: &str, store: Store) -> Self {
+    pub fn start(programs: &Programs, name: &str, store: Store, listener: Option<Listener>) -> Self {
         let folder = tempfile::Builder::new().prefix(&format!("gopherwatch-chaos-{name}-")).tempdir().unwrap();
         let path = folder.path();
         for inner in ["ledgers", "mariadb"] {
             fs::create_dir(path.join(inner)).unwrap();
         }
-        fs::write(path.join("rules.toml"), rules::toml()).unwrap();
+        let receivers = listener.as_ref().map(Listener::toml).unwrap_or_default();
+        fs::write(path.join("rules.toml"), rules::toml() + &receivers).unwrap();
         let (front, back) = (Proxy::start(), Proxy::start());
         let mariadb = (store == Store::Mariadb).then(|| Mariadb::start_in(&path.join("mariadb")));
         let database_url = mariadb.as_ref().map(|mariadb| {
@@ -88,7 +92,7 @@ impl World {
         front.lead_to(Some(server.grpc()));
         let tail = Tail::new(&path.join("ledgers"));
         let programs = programs.clone();
-        Self { programs, folder: Some(folder), front, back, server, mariadb, agents: Vec::new(), tail }
+        Self { programs, folder: Some(folder), front, back, server, mariadb, listener, agents: Vec::new(), tail }
     }
 
     /// The folder of the run.
@@ -170,6 +174,10 @@ impl World {
             None => of_sqlite(&self.folder().join("data/alerts.db")).unwrap(),
         };
         let mut verdict = check(&ledgers, &rows);
+        if let Some(listener) = &self.listener {
+            listener.wait_until_told(&ledgers, CATCH_UP);
+            verdict.broken.extend(listener.told().faults(&ledgers));
+        }
         match self.active() {
             Ok(active) => check_active(&ledgers, &active, &mut verdict),
             Err(err) => verdict.and_broken(format!("/alerts/active: {err}")),

@@ -1,10 +1,10 @@
 //! The proof, as far as every test run can afford it: kills, cuts and stops under load, after which the history holds
 //! each violation once and in its right final state. `make chaos` has more of each, and outages of a minute.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use gopherwatch_chaos::{
-    scenario::{Outcome, Run, Victim, kills, pauses, reply_cuts, shutdowns, stream_cuts},
+    scenario::{Outage, Outcome, Run, Victim, kills, outage, pauses, reply_cuts, shutdowns, stream_cuts},
     world::{Programs, Store},
 };
 
@@ -75,4 +75,12 @@ fn a_stream_that_is_cut_off_anywhere_is_sent_again_and_counts_once() {
 fn stopped_under_load_it_begins_no_write_and_loses_nothing() {
     let _alone = alone();
     assert_kept(&shutdowns(&run(Store::Mariadb), "sigterm", 5));
+}
+
+#[test]
+fn a_database_that_is_away_keeps_nobody_from_receipts_and_webhooks() {
+    let _alone = alone();
+    for (how, name) in [(Outage::Stopped, "outage-stopped"), (Outage::RepliesCut, "outage-replies-cut")] {
+        assert_kept(&outage(&run(Store::Mariadb), name, how, Duration::from_secs(3), 1_000));
+    }
 }

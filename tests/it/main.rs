@@ -8,6 +8,7 @@ mod chaos;
 mod database_trouble;
 mod episodes;
 mod forget;
+mod idle;
 mod ingest;
 mod journal_trouble;
 mod latency;

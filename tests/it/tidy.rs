@@ -133,6 +133,7 @@ fn modules_depend_in_one_direction() {
         ("evaluate", &["dispatch", "journal", "model", "rules", "state", "stats"]),
         ("accounts", &["dispatch", "model", "rules", "state", "stats"]),
         ("data_dir", &["model"]),
+        ("descriptors", &[]),
         ("deliver", &["health", "journal", "log", "model", "notify", "rule_file", "rules", "stats", "store"]),
         ("ingest", &["dispatch", "log", "model", "state", "stats"]),
         ("rest", &["control", "health", "log", "model", "rules", "state", "stats", "store"]),

@@ -1,5 +1,8 @@
-//! The database is away for a minute in a storm of violations: receipts and `/status` must not notice, and afterwards
-//! every row must be there.
+//! The database is away for a minute in a storm of violations, and one of two receivers all along: receipts, `/status`
+//! and the other receiver must not notice, and afterwards every row must be there.
+//!
+//! A receipt's time runs from the end of the stream, as its sender sees it. A raise's runs from when its report was on
+//! the ledger's disk and went into the call until the request that tells of it was read whole.
 
 use std::{
     fmt,
@@ -29,6 +32,9 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// A storm that has not brought its violations by then is not going to.
 const STORM_WAIT: Duration = Duration::from_secs(600);
 
+/// What is asked of a webhook.
+const IN_TIME: Duration = Duration::from_millis(100);
+
 /// How the database is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outage {
@@ -53,7 +59,7 @@ struct Phases {
 pub fn outage(run: &Run, name: &str, how: Outage, lasts: Duration, n_violations: u64) -> Outcome {
     let began = Instant::now();
     let mut dice = Dice::of(run.seed, 3);
-    let mut world = run.world(name);
+    let mut world = run.listened_world(name);
     // 3,200 reports a second at most, every other one of which violates.
     let storm = Load { streams: 2, instances: 40, pace_ms: 50, rotate_ms: 300, shape: Shape::Storm, seed: run.seed };
     for place in 0..2 {
@@ -95,14 +101,28 @@ pub fn outage(run: &Run, name: &str, how: Outage, lasts: Duration, n_violations:
     let ledgers = read_all(&world.folder().join("ledgers")).unwrap();
     let in_outage = |at: u64| (begin..end).contains(&at);
     let n_raised = episodes(&ledgers).keys().filter(|key| in_outage(key.triggered_at)).count();
-    let mut notes = vec![format!("{n_raised} violations in {} s without the database", (end - begin) / 1_000_000)];
+    let seconds = (end - begin) as f64 / 1e6;
+    let per_second = n_raised as f64 / seconds;
+    let mut notes =
+        vec![format!("{n_raised} violations in {seconds:.0} s without the database, {per_second:.0} a second")];
     notes.extend((how == Outage::RepliesCut).then(|| format!("{n_cut} replies to writes cut off")));
-    let receipts = phases.split(&ledgers);
-    for (n, phase) in ["before", "during", "after"].into_iter().enumerate() {
-        notes.push(format!("{phase}: receipts {}, /status {}", Times::of(&receipts[n]), Times::of(&answers[n])));
-    }
+    let receipts = phases.split(receipt_times(&ledgers));
     let (n_receipts, n_answers) = (receipts[1].len(), answers[1].len());
-    let mut outcome = Outcome { n_faults: n_cut.max(1), notes, ..Outcome::of(name, began, world) };
+    let listener = world.listener.clone().expect("this world has one");
+    let mut outcome = Outcome::of(name, began, world);
+    let told = listener.told();
+    // Only now, since the last of them were told behind the storm.
+    let raises = phases.split(told.raises(&ledgers));
+    for (n, phase) in ["before", "during", "after"].into_iter().enumerate() {
+        notes.push(format!(
+            "{phase}: receipts {}; /status {}; raise to webhook {}",
+            Times::of(&receipts[n]),
+            Times::of(&answers[n]),
+            Times::of(&raises[n])
+        ));
+    }
+    notes.push(format!("{} webhooks for {} alerts", told.n_posts, outcome.verdict.n_episodes));
+    outcome = Outcome { n_faults: n_cut.max(1), notes, ..outcome };
     if n_receipts == 0 || n_answers == 0 {
         outcome.verdict.and_broken(format!("{n_receipts} receipts and {n_answers} answers of /status in the outage"));
     }
@@ -136,16 +156,20 @@ fn storm_on(world: &mut World, answers: &mut Vec<u64>, lasts: Duration, n_report
 }
 
 impl Phases {
-    /// How long receipts took whose calls ended before, in and after the outage.
-    fn split(self, ledgers: &[Contents]) -> [Vec<u64>; 3] {
+    /// How long took what began before, in and after the outage.
+    fn split(self, times: impl IntoIterator<Item = (u64, u64)>) -> [Vec<u64>; 3] {
         let mut split = [Vec::new(), Vec::new(), Vec::new()];
-        for receipt in ledgers.iter().flat_map(|ledger| &ledger.receipts) {
-            let asked_at = receipt.at_us - receipt.latency_us;
-            let phase = usize::from(asked_at >= self.begin) + usize::from(asked_at >= self.end);
-            split[phase].push(receipt.latency_us);
+        for (began_at, took) in times {
+            split[usize::from(began_at >= self.begin) + usize::from(began_at >= self.end)].push(took);
         }
         split
     }
+}
+
+/// When the calls of receipts ended, and how long after that each receipt came.
+fn receipt_times(ledgers: &[Contents]) -> impl Iterator<Item = (u64, u64)> {
+    let receipts = ledgers.iter().flat_map(|ledger| &ledger.receipts);
+    receipts.map(|receipt| (receipt.at_us - receipt.latency_us, receipt.latency_us))
 }
 
 /// The quantiles of some times.
@@ -154,6 +178,8 @@ struct Times {
     p50: Duration,
     p99: Duration,
     max: Duration,
+    /// How many of a hundred took [`IN_TIME`] at most.
+    percent_in_time: f64,
 }
 
 impl Times {
@@ -164,13 +190,17 @@ impl Times {
             let place = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
             Duration::from_micros(sorted.get(place).copied().unwrap_or_default())
         };
-        Self { n: sorted.len(), p50: at(50), p99: at(99), max: at(100) }
+        let n_in_time = sorted.partition_point(|micros| Duration::from_micros(*micros) <= IN_TIME);
+        let percent_in_time = n_in_time as f64 * 100.0 / sorted.len().max(1) as f64;
+        Self { n: sorted.len(), p50: at(50), p99: at(99), max: at(100), percent_in_time }
     }
 }
 
 impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
-        write!(f, "{} of p50 {:.1} p99 {:.1} max {:.1} ms", self.n, ms(self.p50), ms(self.p99), ms(self.max))
+        let Self { n, p50, p99, max, percent_in_time } = self;
+        write!(f, "{n} of p50 {:.1} p99 {:.1} max {:.1} ms", ms(*p50), ms(*p99), ms(*max))?;
+        write!(f, ", {percent_in_time:.1} % within {} ms", IN_TIME.as_millis())
     }
 }

@@ -27,7 +27,8 @@ pub(crate) struct Setup {
     dir: Arc<TempDir>,
     args: Vec<String>,
     envs: Vec<(String, String)>,
-    soft_file_limit_kib: Option<u32>,
+    /// As `ulimit` has them.
+    soft_limits: Vec<String>,
     /// Kept alive as long as a server may use it.
     _database: Option<Arc<Mariadb>>,
 }
@@ -36,7 +37,7 @@ impl Setup {
     /// On free ports of loopback, with SQLite, in an empty directory.
     pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("gopherwatch-it-").tempdir().unwrap();
-        Self { dir: Arc::new(dir), args: Vec::new(), envs: Vec::new(), soft_file_limit_kib: None, _database: None }
+        Self { dir: Arc::new(dir), args: Vec::new(), envs: Vec::new(), soft_limits: Vec::new(), _database: None }
     }
 
     /// Adds arguments, separated by blanks.
@@ -53,7 +54,17 @@ impl Setup {
 
     /// No file may become larger than this, until [`Server::unlimit_files`].
     pub(crate) fn soft_file_limit_kib(self, kib: u32) -> Self {
-        Self { soft_file_limit_kib: Some(kib), ..self }
+        self.soft_limit(&format!("-f {kib}"))
+    }
+
+    /// So few descriptors at once, unless it asks for more.
+    pub(crate) fn soft_descriptors(self, n: u32) -> Self {
+        self.soft_limit(&format!("-n {n}"))
+    }
+
+    fn soft_limit(mut self, limit: &str) -> Self {
+        self.soft_limits.push(format!("ulimit -S {limit}"));
+        self
     }
 
     /// Puts a file into the working directory.
@@ -115,13 +126,12 @@ impl Setup {
 
     fn spawn(&self) -> (Child, LogLines) {
         let program = env!("CARGO_BIN_EXE_gopherwatch-server");
-        let mut command = match self.soft_file_limit_kib {
-            None => Command::new(program),
-            Some(kib) => {
-                let mut shell = Command::new("/bin/bash");
-                shell.args(["-c", &format!("ulimit -S -f {kib}; exec \"$0\" \"$@\""), program]);
-                shell
-            }
+        let mut command = if self.soft_limits.is_empty() {
+            Command::new(program)
+        } else {
+            let mut shell = Command::new("/bin/bash");
+            shell.args(["-c", &format!("{}; exec \"$0\" \"$@\"", self.soft_limits.join("; ")), program]);
+            shell
         };
         // The caller's environment may name a database or set flags.
         command.env_clear().env("RUST_BACKTRACE", "1").envs(self.envs.iter().cloned());
