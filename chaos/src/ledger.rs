@@ -1,7 +1,7 @@
 //! What one stream of an agent has sent and been told: a file of lines, each on disk before anything follows from it.
 //!
-//! `H name` whose it is · `E epoch` a numbering begins · `S …` reports, before they are sent · `G time` the last of
-//! these go into the call · `R …` a receipt · `F …` an answer that the contract does not allow. A process killed while
+//! `H name` whose it is · `E epoch` a numbering begins · `S …` reports, before they are sent · `G n time` the last
+//! `n` of these go into the call · `R …` a receipt · `F …` an answer that the contract does not allow. A process killed while
 //! it wrote leaves a torn last line, of which nothing was sent: it is cut off.
 
 use std::{
@@ -91,8 +91,6 @@ pub struct Contents {
     pub faults: Vec<String>,
     /// The numbering that began last.
     pub epoch: u64,
-    /// Where the reports of the last line begin.
-    begins: usize,
 }
 
 impl Contents {
@@ -127,11 +125,16 @@ impl Contents {
                 self.epoch = epoch;
                 self.n_epochs += 1;
             }),
-            "S" => rest.split(';').map(|report| self.parse_sent(report)).collect::<Option<Vec<_>>>().map(|sent| {
-                self.begins = self.sent.len();
-                self.sent.extend(sent);
+            "S" => rest
+                .split(';')
+                .map(|report| self.parse_sent(report))
+                .collect::<Option<Vec<_>>>()
+                .map(|sent| self.sent.extend(sent)),
+            "G" => rest.split_once(' ').and_then(|(n, at_us)| {
+                let first = self.sent.len().checked_sub(n.parse().ok()?)?;
+                self.given.push((first, at_us.parse().ok()?));
+                Some(())
             }),
-            "G" => rest.parse().ok().map(|at_us| self.given.push((self.begins, at_us))),
             "R" => parse_receipt(rest).map(|receipt| self.receipts.push(receipt)),
             "F" => {
                 self.faults.push(rest.to_owned());
@@ -213,10 +216,10 @@ impl Ledger {
         self.append(format_args!("S {text}"))
     }
 
-    /// The reports that were written down last go into a call now. Not brought to the disk: nothing is lost without it
+    /// The `n` reports that were written down last go into a call now. Not brought to the disk: nothing is lost without it
     /// but a time.
-    pub fn given(&mut self, at_us: u64) -> io::Result<()> {
-        self.write(format_args!("G {at_us}"))
+    pub fn given(&mut self, n: usize, at_us: u64) -> io::Result<()> {
+        self.write(format_args!("G {n} {at_us}"))
     }
 
     /// A receipt came.
@@ -321,7 +324,7 @@ mod tests {
         let (mut ledger, _) = Ledger::open(folder.path(), "a").unwrap();
         ledger.epoch(7).unwrap();
         ledger.sent(&[sent(0, 1), sent(1, 1)]).unwrap();
-        ledger.given(4).unwrap();
+        ledger.given(2, 4).unwrap();
         let receipt = Receipt { upto: 2, accepted: 2, at_us: 5, ..Receipt::default() };
         ledger.receipt(receipt).unwrap();
         ledger.fault("odd").unwrap();

@@ -222,7 +222,7 @@ mod tests {
         for (n, cpu) in (1..).zip([95.0, 10.0]) {
             let values = [Some(cpu), None, None];
             ledger.sent(&[Sent { instance: 0, epoch: 7, sequence: n, time: n * 1_000_000, values }]).unwrap();
-            ledger.given(n * 1_000 + 5).unwrap();
+            ledger.given(1, n * 1_000 + 5).unwrap();
         }
         read_all(folder.path()).unwrap()
     }

@@ -186,7 +186,7 @@ impl Sender {
             // All of it is now to be sent, also when this call ends before its turn.
             let wire: Vec<_> = batch.iter().map(|sent| sent.report(&self.options.stream)).collect();
             self.unreceipted.extend(batch);
-            self.ledger.given(now_us())?;
+            self.ledger.given(wire.len(), now_us())?;
             for report in wire {
                 if reports.send(report).await.is_err() {
                     return Ok(());

@@ -32,6 +32,8 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// A storm that has not brought its violations by then is not going to.
 const STORM_WAIT: Duration = Duration::from_secs(600);
 
+/// How many notifications the server says that the dead receiver took.
+const DEAD_TOOK: &str = r#"gopherwatch_receiver_notifications_total{receiver="dead"} "#;
 /// What is asked of a webhook.
 const IN_TIME: Duration = Duration::from_millis(100);
 
@@ -97,6 +99,8 @@ pub fn outage(run: &Run, name: &str, how: Outage, lasts: Duration, n_violations:
     let end = now_us();
     storm_on(&mut world, &mut answers[2], before, 0, |_| {});
 
+    let figures = world.server.text("/metrics").unwrap_or_default();
+    let dead_took = figures.lines().find_map(|line| line.strip_prefix(DEAD_TOOK)).map(str::to_owned);
     let phases = Phases { begin, end };
     let ledgers = read_all(&world.folder().join("ledgers")).unwrap();
     let in_outage = |at: u64| (begin..end).contains(&at);
@@ -113,13 +117,11 @@ pub fn outage(run: &Run, name: &str, how: Outage, lasts: Duration, n_violations:
     let told = listener.told();
     // Only now, since the last of them were told behind the storm.
     let raises = phases.split(told.raises(&ledgers));
-    for (n, phase) in ["before", "during", "after"].into_iter().enumerate() {
-        notes.push(format!(
-            "{phase}: receipts {}; /status {}; raise to webhook {}",
-            Times::of(&receipts[n]),
-            Times::of(&answers[n]),
-            Times::of(&raises[n])
-        ));
+    let took = [("receipts", &receipts), ("/status", &answers), ("raise to webhook", &raises)];
+    for (what, phases) in took {
+        for (phase, times) in ["before", "during", "after"].iter().zip(phases) {
+            notes.push(format!("{what:<16} {phase:<6} {}", Times::of(times)));
+        }
     }
     notes.push(format!("{} webhooks for {} alerts", told.n_posts, outcome.verdict.n_episodes));
     outcome = Outcome { n_faults: n_cut.max(1), notes, ..outcome };
@@ -130,6 +132,9 @@ pub fn outage(run: &Run, name: &str, how: Outage, lasts: Duration, n_violations:
         outcome
             .verdict
             .and_broken(format!("a storm of {n_raised} violations, not {n_violations}: it proves too little"));
+    }
+    if dead_took.as_deref() != Some("0") {
+        outcome.verdict.and_broken(format!("the dead receiver took {dead_took:?} notifications"));
     }
     if how == Outage::RepliesCut && n_cut == 0 {
         outcome.verdict.and_broken("no reply was cut: the fault never came");
@@ -200,7 +205,7 @@ impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
         let Self { n, p50, p99, max, percent_in_time } = self;
-        write!(f, "{n} of p50 {:.1} p99 {:.1} max {:.1} ms", ms(*p50), ms(*p99), ms(*max))?;
-        write!(f, ", {percent_in_time:.1} % within {} ms", IN_TIME.as_millis())
+        write!(f, "{n:>6} of p50 {:>5.1}, p99 {:>5.1}, max {:>5.1} ms", ms(*p50), ms(*p99), ms(*max))?;
+        write!(f, "; {percent_in_time:.1} % within {} ms", IN_TIME.as_millis())
     }
 }
