@@ -22,7 +22,7 @@ use crate::support::{
 const N_AGENTS: u64 = 1_000;
 /// As the agent does it: from one reading to the next, and until a stream is closed for its receipt.
 const INTERVAL: Duration = Duration::from_secs(1);
-const N_PER_STREAM: u64 = 5;
+const N_PER_STREAM: u32 = 5;
 
 /// Agents that report calm readings on connections of their own until they are stopped.
 struct Idle {
@@ -54,8 +54,8 @@ impl Idle {
 
 /// One agent, to its end: how many reports it has receipts for.
 async fn agent(n: u64, endpoint: Endpoint, mut stopped: watch::Receiver<bool>) -> u64 {
-    // Not all in one moment, as agents on many hosts do not.
-    time::sleep(INTERVAL.mul_f64(n as f64 / N_AGENTS as f64)).await;
+    // Spread over the life of a stream, so that receipts are asked for all the time: then each could cost a commit.
+    time::sleep((INTERVAL * N_PER_STREAM).mul_f64(n as f64 / N_AGENTS as f64)).await;
     let channel = endpoint.connect().await.unwrap();
     let (mut sequence, mut ticks) = (0, time::interval(INTERVAL));
     while !*stopped.borrow() {
@@ -80,7 +80,7 @@ async fn stream(
     let mut client = MetricsServiceClient::new(channel);
     let answer = tokio::spawn(async move { client.send_metrics(request).await });
     let mut sequence = before;
-    while sequence < before + N_PER_STREAM && !*stopped.borrow() {
+    while sequence < before + u64::from(N_PER_STREAM) && !*stopped.borrow() {
         tokio::select! {
             _ = ticks.tick() => {
                 sequence += 1;
