@@ -29,7 +29,7 @@ struct Args {
     #[arg(long)]
     server: Option<PathBuf>,
     /// Calls of each shape whose receipts are timed
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 300)]
     calls: usize,
     /// Alerts that fire as the server is killed
     #[arg(long, default_value_t = 100_000)]
