@@ -46,6 +46,13 @@ chaos-saboteur: ## Build a server that loses one row in 10,000 on its way to the
 	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
 	scripts/chaos-saboteur.sh
 
+# NAMES: parts of names of patches in tests/mends; all of them without it.
+NAMES ?=
+.PHONY: mends
+mends: ## Take each mend of a known fault out, and see that its test turns red; hours; NAMES="digest window"
+	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
+	scripts/mends.sh $(NAMES)
+
 .PHONY: bench
 bench: ## Run the benchmarks
 	$(CARGO) bench --workspace --locked

@@ -11,14 +11,7 @@ profile=${SABOTEUR_PROFILE:-release}
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 tree=$folder/tree
-rm -rf "$tree"
-mkdir "$tree"
-# What git would commit, as it stands here.
-git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
-    if [ -e "$file" ]; then
-        printf '%s\0' "$file"
-    fi
-done | xargs -0 cp --parents --preserve=timestamps -t "$tree"
+scripts/copy-tree.sh "$tree"
 
 # Where the sink hands rows to the store: all of them but those of one alert in 10,000. By the alert, so that giving them
 # to the store once more does not mend it.

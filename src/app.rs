@@ -125,9 +125,7 @@ impl App {
     /// Starts every stage, last to first, and takes reports once it returns.
     pub fn start(config: Config, log: &Logger) -> Result<Self, StartError> {
         let now = Timestamp::now();
-        if !(CLOCK_RANGE[0]..CLOCK_RANGE[1]).contains(&now.as_nanos()) {
-            return Err(StartError::Clock(now));
-        }
+        check_clock(now)?;
         let grpc = listen(config.grpc_addr, "--grpc-addr")?;
         let http = listen(config.http_addr, "--http-addr")?;
         let mut data_dir = DataDir::take(&config.data_dir)?;
@@ -464,6 +462,11 @@ fn ticker(dispatcher: Dispatcher) -> io::Result<Stage> {
     Ok(Stage { stop, thread })
 }
 
+fn check_clock(now: Timestamp) -> Result<(), StartError> {
+    let is_possible = (CLOCK_RANGE[0]..CLOCK_RANGE[1]).contains(&now.as_nanos());
+    if is_possible { Ok(()) } else { Err(StartError::Clock(now)) }
+}
+
 /// The thread's answer, if it ends in time. A thread that panicked has ended, too: its stage was found dead, or its
 /// work was done.
 fn join_until<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
@@ -504,5 +507,23 @@ impl Waiting {
 
     fn on(&self, stage: &'static str) {
         *self.on.lock() = stage;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_outside_of_the_years_that_the_database_holds_is_refused() {
+        let time =
+            |text: &str| Timestamp::from_micros(text.parse::<jiff::Timestamp>().expect("a time").as_microsecond());
+        for good in ["2020-01-01T00:00:00Z", "2026-11-23T00:00:00Z", "2037-12-31T23:59:59Z"] {
+            assert!(check_clock(time(good)).is_ok(), "{good}");
+        }
+        for bad in ["1970-01-01T00:00:00Z", "2019-12-31T23:59:59Z", "2038-01-01T00:00:00Z", "2106-02-07T00:00:00Z"] {
+            let said = check_clock(time(bad)).expect_err(bad).to_string();
+            assert!(said.contains(&bad[..10]) && said.contains("set it, then start again"), "{said}");
+        }
     }
 }

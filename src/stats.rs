@@ -111,6 +111,8 @@ pub struct Stats {
     pub connections_open: Gauge<i64, AtomicI64>,
     /// gRPC connections dropped because they did not open HTTP/2 in time.
     pub connections_dropped: Counter,
+    /// Times that a gRPC connection could not be accepted.
+    pub accept_errors: Counter,
     /// How long chunks waited for a slot in their lane.
     pub dispatch_wait: Histogram,
     /// Turns that lanes took.
@@ -196,6 +198,7 @@ impl Stats {
             overload_refusals: counter(r, "overload_refusals", "Streams refused because no lane had room for 5 s"),
             connections_open: gauge(r, "connections_open", "gRPC connections open now"),
             connections_dropped: counter(r, "connections_dropped", "gRPC connections that did not open HTTP/2 in time"),
+            accept_errors: counter(r, "accept_errors", "Times that accepting a gRPC connection failed"),
             dispatch_wait: seconds(r, "dispatch_wait", "How long chunks waited for a slot in their lane"),
             turns: counter(r, "evaluate_turns", "Turns that lanes took"),
             parallel_turns: counter(r, "evaluate_parallel_turns", "Turns that were split over the rayon pool"),

@@ -175,6 +175,21 @@ mod tests {
         assert_eq!(next.await.expect("no panic"), Some(report("a")));
     }
 
+    /// What is ready at once leaves in one write. Frames of one report each look like an attack to the server.
+    #[test]
+    fn a_backlog_is_drawn_without_a_pause() {
+        let outbox = outbox();
+        for _ in 0..1_000 {
+            outbox.push(report("a"));
+        }
+        let mut reports = outbox.open();
+        let mut cx = Context::from_waker(Waker::noop());
+        for n in 0..1_000 {
+            assert_eq!(Pin::new(&mut reports).poll_next(&mut cx), Poll::Ready(Some(report("a"))), "report {n}");
+        }
+        assert_eq!(Pin::new(&mut reports).poll_next(&mut cx), Poll::Pending);
+    }
+
     #[tokio::test]
     async fn a_closed_stream_leaves_the_rest_to_the_next() {
         let outbox = outbox();

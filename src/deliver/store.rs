@@ -450,8 +450,10 @@ impl Writer {
         // A smaller batch may pass where a large one timed out or holds a row that does not fit.
         self.max_batch = (self.max_batch / 2).max(1);
         self.stats.store_errors.inc();
+        // What preparing meets lies in the table, never in a row of ours: it waits for an operator, and not in a circle.
         if let Failure::Store(err) = failure
             && !err.is_transient()
+            && self.prepared
         {
             // The row is looked for at once: the store itself is well. Once it is found the table is looked at, which
             // may have been changed under us.

@@ -263,6 +263,23 @@ fn an_instance_that_comes_back_is_armed_anew_and_keeps_its_marks() {
     assert_eq!((fixture.state.n_instances(), fixture.state.view(|_| true).len()), (1, 1));
 }
 
+#[test]
+fn what_fires_is_kept_however_many_are_forgotten() {
+    let mut fixture = Fixture::new(1);
+    let keys: Vec<_> = (0..400).map(|n| key(&format!("service-{n}"))).collect();
+    // Every other one fires, and only the others are forgotten.
+    let reports: Vec<_> = (0..).zip(&keys).map(|(n, key)| (key, 1, if n % 2 == 0 { 95.0 } else { 5.0 })).collect();
+    fixture.send(1, &reports);
+    fixture.end();
+    for key in keys.iter().skip(1).step_by(2) {
+        let mut shard = fixture.state.shards_of_lane(0)[State::shard_in_lane(key)].write();
+        shard.get_mut(key).expect("known").presence = Presence::Forgotten(Heard::default());
+    }
+    let done = look(&fixture, Options { max_forgotten: 0, ..OPTIONS }, Instant::now(), 1);
+    assert_eq!(done.snapshots.len(), 200, "of the forgotten ones there is no room for any");
+    assert_eq!((fixture.state.active_alerts().len(), fixture.state.view(|_| true).len()), (200, 200));
+}
+
 /// Ids of such alerts used to begin at 1 again: the store took the new alert for the old one, and its row was lost.
 #[test]
 fn an_instance_forgotten_for_good_raises_under_new_ids() {

@@ -62,6 +62,7 @@ pub(super) fn start(
                         tokio::spawn(open(tcp, peer, place, ready.clone(), stats.clone(), log.clone()));
                     }
                     Err(err) => {
+                        stats.accept_errors.inc();
                         warn!(log, "accepting a connection failed"; "error" => %err);
                         sleep(ACCEPT_PAUSE).await;
                     }

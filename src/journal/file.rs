@@ -124,6 +124,12 @@ impl File {
         Self { clock, ..self }
     }
 
+    /// The same file on a disk of which so many bytes have to stay free.
+    #[cfg(test)]
+    pub(super) fn keeping_free(self, least_free: u64) -> Self {
+        Self { space: self.space.keeping_free(least_free), ..self }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

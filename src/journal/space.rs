@@ -39,6 +39,12 @@ impl Space {
         Self { dir: dir.to_owned(), ballast: dir.join("ballast"), least_free: LEAST_FREE }
     }
 
+    /// The same, of which so many bytes have to stay free.
+    #[cfg(test)]
+    pub(super) fn keeping_free(self, least_free: u64) -> Self {
+        Self { least_free, ..self }
+    }
+
     /// Whether there is enough to commit.
     pub(super) fn check(&self) -> Result<(), Short> {
         let free = self.free();

@@ -79,13 +79,17 @@ pub(super) fn statement<'a>(
         Some(AlertState::Resolved) => parts.add("firing = 0", &[]),
         None => {}
     }
-    if let Some(since) = query.since {
+    // MySQL's zero date is shown as the beginning of 1970, and lies before every time that a column can be compared with.
+    let is_zero_date = |time: Timestamp| dialect == Dialect::MySql && time <= Timestamp::default();
+    if let Some(since) = query.since.filter(|since| !is_zero_date(*since)) {
         parts.add("triggered_at >= ?", &[Arg::Time(since)]);
     }
     match step {
         Step::SameTime(Cursor { triggered_at, id }) => {
-            parts.add("triggered_at = ? AND id < ?", &[Arg::Time(triggered_at), Arg::Number(id)]);
+            let same = if is_zero_date(triggered_at) { "<" } else { "=" };
+            parts.add(format!("triggered_at {same} ? AND id < ?"), &[Arg::Time(triggered_at), Arg::Number(id)]);
         }
+        Step::Before(Some(time)) if is_zero_date(time) => parts.add("1 = 0", &[]),
         Step::Before(Some(time)) => parts.add("triggered_at < ?", &[Arg::Time(time)]),
         Step::Before(None) => {}
     }
@@ -187,8 +191,11 @@ mod tests {
             since: Some(Timestamp::default()),
             ..HistoryQuery::default()
         };
+        let steps = [Timestamp::default(), Timestamp::from_micros(5)]
+            .into_iter()
+            .flat_map(|at| [Step::Before(Some(at)), Step::SameTime(Cursor { triggered_at: at, id: 1 })]);
         for dialect in [Dialect::MySql, Dialect::Sqlite] {
-            for step in [Step::Before(None), Step::SameTime(Cursor { triggered_at: Timestamp::default(), id: 1 })] {
+            for step in steps.clone().chain([Step::Before(None)]) {
                 let (sql, args) = statement(&query, step, 10, dialect);
                 assert_eq!(sql.matches('?').count(), args.len(), "{sql}");
             }

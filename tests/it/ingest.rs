@@ -16,6 +16,7 @@ use tonic_reflection::pb::v1::{
 
 use crate::support::{
     client::{Client, balanced, runtime},
+    history::micros,
     raw::RawBytes,
     reports::{Says, cpu, now_nanos, report},
     server::{Server, Setup},
@@ -145,9 +146,12 @@ fn an_oversized_message_ends_its_stream_only() {
     let client = server.client();
     let open = client.open(&[]);
     assert!(open.push(cpu("web", 1.0)));
-    let large = MetricReport { service_name: "x".repeat(10 << 20), ..MetricReport::default() };
-    let status = client.send([large]).unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    // What tonic would take unless told otherwise, and what it would not.
+    for n_bytes in [65 << 10, 10 << 20] {
+        let large = MetricReport { service_name: "x".repeat(n_bytes), ..MetricReport::default() };
+        let status = client.send([large]).unwrap_err();
+        assert_eq!(status.code(), Code::OutOfRange, "{n_bytes} bytes: {status:?}");
+    }
     assert!(open.push(cpu("web", 2.0)));
     assert_eq!(open.finish().unwrap().accepted, 2);
     assert!(server.peak_mib() < 200, "{} MiB", server.peak_mib());
@@ -197,6 +201,42 @@ fn a_connection_that_never_opens_http_2_is_dropped_in_time() {
         assert_eq!(tcp.read(&mut [0; 8]).unwrap(), 0, "the server closes");
     }
     eventually(SOON, "they are counted", || server.figure("gopherwatch_connections_dropped_total") == 20.0);
+}
+
+#[test]
+fn more_connections_than_descriptors_leave_the_server_its_own() {
+    let server = Setup::new().descriptors(256).start();
+    let client = server.client();
+    let silent: Vec<_> = (0..400).map(|_| TcpStream::connect(server.grpc()).unwrap()).collect();
+    // A part of the descriptors is theirs, the rest is for files, the store and REST.
+    eventually(SOON, "they are let in", || server.figure("gopherwatch_connections_open") >= 64.0);
+    let receipt = client.send((0..50).map(|n| cpu(&format!("s{n}"), 99.0))).unwrap();
+    assert_eq!(receipt.alerts_raised, 50);
+    assert_eq!(server.history_of(50, "").len(), 50);
+    // Dropped in time they make room for the next.
+    assert_eq!(server.client().send([cpu("web", 1.0)]).unwrap().accepted, 1);
+    eventually(SOON, "all have been looked at", || server.figure("gopherwatch_connections_dropped_total") == 400.0);
+    assert_eq!(server.figure("gopherwatch_accept_errors_total"), 0.0);
+    drop(silent);
+}
+
+/// tonic's own loop asks again at once, and keeps a core busy for as long as there is no descriptor.
+#[test]
+fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
+    let server = Server::start();
+    let client = server.client();
+    // So that asking for figures needs no descriptor more.
+    assert_eq!(client.send([cpu("web", 1.0)]).unwrap().accepted, 1);
+    server.limit_open_files(3);
+    let waiting = TcpStream::connect(server.grpc()).unwrap();
+    let failed = server.logged(5, "accepting a connection failed");
+    let at = |n: usize| micros(&failed[n]["time"]).unwrap();
+    assert!(at(4) - at(0) >= 350_000, "five tries within {} µs", at(4) - at(0));
+    assert_eq!(client.send([cpu("web", 2.0)]).unwrap().accepted, 1, "those who are in are served");
+    server.limit_open_files(1_024);
+    drop(waiting);
+    assert_eq!(server.client().send([cpu("web", 3.0)]).unwrap().accepted, 1);
+    assert!(server.figure("gopherwatch_accept_errors_total") >= 5.0);
 }
 
 #[test]

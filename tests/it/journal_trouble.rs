@@ -45,6 +45,51 @@ fn a_journal_whose_contents_are_gone_is_refused_with_a_way_out() {
     server.history_of(3, "");
 }
 
+/// SQLite reads it without complaint for as long as nobody needs that page: the start must not wait for a look at all of it.
+#[test]
+fn a_damaged_page_is_told_beside_the_work() {
+    let setup = Setup::new();
+    let mut server = setup.start();
+    server.client().send((0..500).map(|n| cpu(&format!("s{n}"), 95.0))).unwrap();
+    server.history_of(500, "");
+    server.stop();
+    let journal = setup.cwd().join("data/journal.db");
+    let (page, n_bytes) = {
+        let conn = rusqlite::Connection::open(&journal).unwrap();
+        // The first page of an index of its own that nothing reads, but that is one of the file's.
+        conn.execute_batch("CREATE TABLE unread (text); CREATE INDEX unread_index ON unread (text)").unwrap();
+        conn.execute_batch("INSERT INTO unread VALUES ('a'), ('b'); PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        let number = |sql| conn.query_row(sql, [], |row| row.get::<_, usize>(0)).unwrap();
+        (number("SELECT rootpage FROM sqlite_schema WHERE name = 'unread_index'"), number("PRAGMA page_size"))
+    };
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[(page - 1) * n_bytes..page * n_bytes].fill(0xff);
+    fs::write(&journal, bytes).unwrap();
+    let server = setup.start();
+    let check = || server.get("/readyz").json()["checks"]["journal_file"].clone();
+    eventually(SOON, "the damage is told", || check()["status"] == "degraded");
+    assert!(check()["detail"].as_str().unwrap().contains("move it away"), "{}", check());
+    server.logged(
+        1,
+        "the journal's file is damaged: let the store take what is in it, then move it away and start again",
+    );
+    assert_eq!(server.client().send([cpu("web", 95.0)]).unwrap().alerts_raised, 1, "it serves meanwhile");
+}
+
+#[test]
+fn a_journal_that_cannot_be_trusted_any_longer_ends_the_server_with_2() {
+    let setup = Setup::new();
+    let mut server = setup.start();
+    assert_eq!(server.client().send([cpu("web", 1.0)]).unwrap().accepted, 1);
+    // Another hand on the file: what is in it is not what the server knows of.
+    let journal = rusqlite::Connection::open(setup.cwd().join("data/journal.db")).unwrap();
+    journal.busy_timeout(SOON).unwrap();
+    journal.execute_batch("DROP TABLE instances").unwrap();
+    assert!(server.client().send([cpu("web", 99.0)]).is_err(), "there is no receipt");
+    assert_eq!(server.exit_code(SOON), 2);
+    assert_eq!(server.log().with_message("shutdown ended")[0]["outcome"], "StageDied");
+}
+
 #[test]
 fn at_the_limit_on_file_sizes_receipts_wait_and_come_when_it_is_raised() {
     let _alone = alone();

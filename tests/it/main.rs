@@ -15,6 +15,7 @@ mod latency;
 mod no_data;
 mod one_alert;
 mod order;
+mod original_table;
 mod overload;
 mod receipts;
 mod receivers;

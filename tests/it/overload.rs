@@ -121,6 +121,34 @@ fn a_stopped_lane_admits_no_more_than_its_slots_and_refuses_with_a_time_to_come_
     door.ingest.finish(Instant::now() + Duration::from_secs(1));
 }
 
+/// h2 counts each frame of less than 256 bytes that nobody reads against its sender. With windows of another size a flood
+/// of small frames is taken for an attack, and ends honest agents with their whole connection.
+#[test]
+fn an_agent_that_sends_small_frames_into_a_stopped_lane_is_refused_as_overload_and_not_cut_off() {
+    let mut door = door();
+    let (stop, healthy) = drain(door.queues.pop().unwrap());
+    let client = Client::connect(door.ingest.addr());
+    let floods: Vec<_> = (0..4)
+        .map(|_| {
+            let service = door.services[0].clone();
+            client.stream_in_small_frames((1..).map(move |n| cpu(&service, 1.0).numbered(n)).take(200_000))
+        })
+        .collect();
+    eventually(SOON, "the lane is full", || door.queues[0].waiting.load(Ordering::Relaxed) == 4);
+    for flood in floods {
+        let status = flood.wait().unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    }
+    // On the same connection, which is still one.
+    let other = client.send((1..=1_000).map(|n| cpu(&door.services[1], 1.0).numbered(n))).unwrap();
+    assert_eq!(other.accepted, 1_000);
+
+    stop.store(true, Ordering::Relaxed);
+    healthy.join().unwrap();
+    door.ingest.stop();
+    door.ingest.finish(Instant::now() + Duration::from_secs(1));
+}
+
 #[test]
 fn a_flood_through_a_small_queue_is_slowed_down_and_not_lost() {
     let _alone = alone();

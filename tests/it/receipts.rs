@@ -64,6 +64,22 @@ fn reports_without_a_number_are_never_duplicates() {
     assert_eq!(ids.len(), 3, "an alert each, though the reports are the same");
 }
 
+/// One of the plain clients that the five lines of the service make: no number, and a clock that stands still.
+#[test]
+fn a_stream_without_numbers_at_one_time_is_a_row_for_each_breach() {
+    for store in Store::BOTH {
+        let server = store.setup().start();
+        let at = now_nanos();
+        let summary = server.client().send([95.0, 10.0, 95.0, 10.0].map(|value| cpu("web", value).at(at))).unwrap();
+        assert_eq!((summary.accepted, summary.alerts_raised), (4, 2), "{store:?}");
+        eventually(SOON, "both are resolved", || server.history_of(2, "").iter().all(|row| row.resolved_at.is_some()));
+        let rows = server.history("");
+        assert!(rows.iter().all(|row| row.triggered_at == rows[0].triggered_at && row.value == 95.0), "{rows:#?}");
+        server.settle();
+        assert_eq!(server.history("").len(), 2, "{store:?}");
+    }
+}
+
 #[test]
 fn without_an_epoch_a_later_reading_numbered_1_begins_anew_with_a_warning() {
     let server = Server::start();

@@ -335,6 +335,47 @@ fn names_that_differ_in_case_accent_or_a_trailing_space_are_different_names() {
     });
 }
 
+/// Bytes of an id are no text: neither case nor a blank at the end makes two of them one.
+#[test]
+fn ids_that_would_be_one_as_text_are_different_ids() {
+    on_both_stores(|fixture| {
+        let ids = [*b"aaaaaaaaaaaaaaaa", *b"AAAAAAAAAAAAAAAA", *b"aaaaaaaaaaaaaaa ", *b"aaaaaaaaaaaaaaa\0"];
+        for (n, id) in (0..).zip(ids) {
+            fixture.write(&[Alert { alert_id: Uuid::from_bytes(id), ..raised(n, 0) }]);
+        }
+        for id in ids {
+            let found = fixture.store.alert(Uuid::from_bytes(id)).unwrap();
+            assert_eq!(found.unwrap().row.alert_id, Some(Uuid::from_bytes(id)));
+        }
+        assert_eq!(fixture.all().len(), 4);
+    });
+}
+
+/// Incidents at one time are different incidents, whatever else they have in common.
+#[test]
+fn nothing_but_its_id_makes_two_alerts_one() {
+    on_both_stores(|fixture| {
+        let at_once: Vec<_> = (0..5).map(|n| raised(n, 0)).collect();
+        fixture.write(&at_once);
+        fixture.write(&at_once.iter().map(resolved).collect::<Vec<_>>());
+        assert_eq!(fixture.all().len(), 5);
+    });
+}
+
+/// The mysql crate's shorter forms panic on it.
+#[test]
+fn a_value_that_no_row_of_ours_has_is_an_error() {
+    let fixture = Fixture::mysql();
+    fixture.store.prepare().unwrap();
+    fixture.write(&[raised(1, 0)]);
+    fixture.run_sql("ALTER TABLE alerts MODIFY metric_value DOUBLE NULL");
+    fixture.run_sql("UPDATE alerts SET metric_value = NULL");
+    assert!(fixture.store.history(&ANY).is_err());
+    assert!(fixture.store.alert(raised(1, 0).alert_id).is_err());
+    fixture.run_sql("UPDATE alerts SET metric_value = 95.5");
+    assert_eq!(fixture.all().len(), 1);
+}
+
 #[test]
 fn pruning_takes_the_longest_resolved_first_and_never_what_fires() {
     on_both_stores(|fixture| {

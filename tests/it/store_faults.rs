@@ -1,12 +1,15 @@
 //! A database that hangs, dies, is not there yet or holds a lock costs time, never a row or a wrong answer.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use gopherwatch::store::{AlertStore, HistoryQuery};
+use gopherwatch::{
+    model::Alert,
+    store::{AlertStore, HistoryQuery},
+};
 use mysql::prelude::Queryable;
 
 use crate::{
@@ -57,12 +60,18 @@ fn a_server_that_hangs_is_given_up_in_time_and_used_again_when_it_goes_on() {
     fixture.write(&[raised(1, 1)]);
     assert_eq!(fixture.all().len(), 1);
     server.pause();
+    let (given_up, waiting) = mpsc::channel::<()>();
     let reader = thread::scope(|scope| {
+        let server = &server;
+        // Whoever waits for ever waits as long as the test lets them, and then succeeds.
+        scope.spawn(move || waiting.recv_timeout(Duration::from_secs(20)).is_err_and(|_| server.resume() == ()));
         let reading = scope.spawn(|| fixture.store.history(&ANY()));
         // First the connection that was open: its read time-out. Then a new one, which the server never greets.
         failing_write(&*fixture.store, 2, Duration::from_secs(7));
         failing_write(&*fixture.store, 3, Duration::from_secs(3));
-        reading.join().unwrap()
+        let read = reading.join().unwrap();
+        drop(given_up);
+        read
     });
     assert!(reader.unwrap_err().is_transient());
     server.resume();
@@ -155,4 +164,84 @@ fn a_read_that_runs_away_is_ended_by_the_server() {
     assert!(format!("{err:?}").contains("max_statement_time exceeded"), "{err:?}");
     holder.query_drop("UNLOCK TABLES").unwrap();
     assert_eq!(fixture.all().len(), 1);
+}
+
+/// The connections to the fixture's database, by the server's numbers.
+fn connections(fixture: &Fixture) -> Vec<u64> {
+    let Database::MySql { server, name } = &fixture.database else { unreachable!() };
+    let sql = format!("SELECT id FROM information_schema.processlist WHERE db = '{name}'");
+    server.conn().query(sql).unwrap()
+}
+
+/// After a lock wait time-out only the statement is undone: a COMMIT after it once kept half a transaction.
+#[test]
+fn after_an_error_of_a_write_its_connection_is_not_used_again() {
+    let fixture = Fixture::mysql();
+    fixture.store.prepare().unwrap();
+    fixture.write(&[raised(1, 1)]);
+    wait_until("only the writer's connection is left", || connections(&fixture).len() == 1);
+    let before = connections(&fixture);
+    fixture.write(&[raised(2, 2)]);
+    assert_eq!(connections(&fixture), before, "it is kept as long as all is well");
+    let too_long = Alert { rule: "x".repeat(200).into(), ..raised(3, 3) };
+    assert!(!fixture.store.write(&[Arc::new(too_long)]).unwrap_err().is_transient());
+    wait_until("it is gone", || connections(&fixture).is_empty());
+    fixture.write(&[raised(4, 4)]);
+    assert_ne!(connections(&fixture), before);
+}
+
+/// A ping is answered by the late reply to the statement before it, and blocks when the server hangs.
+#[test]
+fn no_connection_is_asked_whether_it_is_well() {
+    let (server, fixture) = own_server();
+    let log = server.general_log();
+    for n in 1..=5 {
+        fixture.write(&[raised(n, n as i64)]);
+        assert_eq!(fixture.all().len(), n as usize);
+    }
+    let text = log.text();
+    assert!(text.contains("INSERT INTO alerts") && !text.contains("Ping"), "{text}");
+}
+
+#[test]
+fn while_a_write_waits_for_a_lock_the_history_answers() {
+    let fixture = Fixture::mysql();
+    fixture.store.prepare().unwrap();
+    fixture.write(&[raised(1, 1)]);
+    let Database::MySql { server, name } = &fixture.database else { unreachable!() };
+    let mut holder = server.conn();
+    holder.query_drop(format!("USE {name}")).unwrap();
+    holder.query_drop("BEGIN").unwrap();
+    holder.query_drop("UPDATE alerts SET late = 1").unwrap();
+    let waiting = format!(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{name}' AND info LIKE 'INSERT INTO alerts%'"
+    );
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| fixture.store.write(&[Arc::new(resolved(&raised(1, 1)))]));
+        wait_until("the write waits", || server.conn().query_first(&waiting).unwrap() == Some(1_u64));
+        let began = Instant::now();
+        assert_eq!(fixture.all().len(), 1);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(!writing.is_finished(), "the lock was not held for long enough: the test is blunt");
+        holder.query_drop("ROLLBACK").unwrap();
+        writing.join().unwrap().unwrap();
+    });
+}
+
+/// The crate's shorter forms drop such an error, and the page would end early without a word.
+#[test]
+fn an_error_in_the_midst_of_the_rows_is_an_error_of_the_page() {
+    let fixture = Fixture::mysql();
+    fixture.store.prepare().unwrap();
+    fixture.write(&(0..1_000).map(|n| raised(n, n as i64)).collect::<Vec<_>>());
+    assert_eq!(fixture.all().len(), 1_000);
+    // A column that takes the server some 20 ms a row to work out: its limit of 2 s falls between two rows.
+    fixture.run_sql(
+        "ALTER TABLE alerts DROP COLUMN summary,
+         ADD COLUMN summary TEXT AS (LEFT(SHA2(REPEAT(service_name, 2000000), 512), 10)) VIRTUAL",
+    );
+    let first = fixture.store.history(&HistoryQuery { limit: 1, ..ANY() }).unwrap();
+    assert_eq!(first.len(), 1, "the rows themselves can be read");
+    let err = fixture.store.history(&ANY()).unwrap_err();
+    assert!(format!("{err:?}").contains("max_statement_time exceeded"), "{err:?}");
 }

@@ -63,6 +63,27 @@ async fn this_hosts_figures_arrive_at_once_and_a_stop_says_goodbye() {
     }
 }
 
+/// Numbers begin at 1 again, and must not be taken for those of the run before.
+#[tokio::test]
+async fn each_start_has_a_numbering_of_its_own() {
+    let double = Double::new([]);
+    let server = double.listen("127.0.0.1:0").await;
+    let mut epochs = BTreeSet::new();
+    for n_starts in 1..=3 {
+        let mut agent = start(&server.addr.to_string(), "--service web --interval 100ms");
+        let n_before = double.streams().len();
+        double.until("its first report", |streams| !reports(&streams[n_before..]).is_empty()).await;
+        agent.kill().await.unwrap();
+        let seen = double.streams().split_off(n_before);
+        assert_eq!(seen[0].reports[0].sequence, 1);
+        epochs.extend(seen.iter().map(|seen| seen.epoch));
+        run(&format!("send --server {} --service web cpu_percent=1", server.addr)).await;
+        epochs.extend(double.streams().last().map(|seen| seen.epoch));
+        assert_eq!(epochs.len(), 2 * n_starts, "{epochs:?}");
+    }
+    assert!(!epochs.contains(&0), "0 would mean none");
+}
+
 #[tokio::test]
 async fn each_simulated_service_says_goodbye() {
     let double = Double::new([]);

@@ -7,15 +7,16 @@ use crate::journal::{
     stage::{Disk, Stage},
 };
 
-/// The real file, behind a disk that is full while `is_full`.
+/// The real file, behind a disk that is full, or fails otherwise, while `is_full`.
 struct Full {
     file: File,
     is_full: bool,
+    failure: i32,
 }
 
 impl Full {
     fn refuse(&self) -> Result<(), JournalError> {
-        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        let code = rusqlite::ffi::Error::new(self.failure);
         let source = rusqlite::Error::SqliteFailure(code, None);
         let path = self.file.path().to_owned();
         if self.is_full { Err(JournalError::Sqlite { doing: "writing to", path, source }) } else { Ok(()) }
@@ -42,7 +43,7 @@ fn stage(dir: &TempDir, now: Instant) -> (Stage<Full>, Sinks) {
     let file = File::open(&dir.path().join("journal.db"), 1 << 30).expect("a journal");
     let sinks = Sinks::new(file.sinks().expect("readable"), file.bounds());
     sinks.add_essential(SINK);
-    let disk = Full { file, is_full: false };
+    let disk = Full { file, is_full: false, failure: rusqlite::ffi::SQLITE_FULL };
     let stage =
         Stage::new(disk, sinks.clone(), (Arc::new(Stats::new()), Health::new()), Logger::root(Discard, o!()), now);
     (stage, sinks)
@@ -82,6 +83,54 @@ fn a_disk_that_fails_otherwise_ends_the_stage() {
     sqlite(&dir).execute_batch("DROP TABLE instances").expect("dropped");
     stage.add(raise("a").1);
     assert!(stage.step(now).is_err());
+}
+
+/// What is on the disk after it nobody knows: a second fsync that succeeds says nothing of the first one's pages.
+#[test]
+fn a_failed_fsync_is_not_tried_again() {
+    let dir = TempDir::new().expect("a folder");
+    let now = Instant::now();
+    let (mut stage, _) = stage(&dir, now);
+    (stage.disk.is_full, stage.disk.failure) = (true, rusqlite::ffi::SQLITE_IOERR_FSYNC);
+    let (receipt, mut given) = Receipt::new();
+    stage.add(Entry { receipts: vec![receipt], ..raise("a").1 });
+    assert!(stage.step(now).is_err());
+    assert!(given.try_recv().is_err(), "no receipt (I9)");
+}
+
+#[test]
+fn with_too_little_room_on_the_disk_receipts_wait_until_there_is_some() {
+    let dir = TempDir::new().expect("a folder");
+    let now = Instant::now();
+    let (mut stage, sinks) = stage(&dir, now);
+    stage.add(raise("a").1);
+    stage.step(now).expect("durable");
+    stage.disk.file = stage.disk.file.keeping_free(u64::MAX);
+    let (receipt, mut given) = Receipt::new();
+    stage.add(Entry { receipts: vec![receipt], ..raise("b").1 });
+    stage.step(now).expect("it can wait");
+    assert!(given.try_recv().is_err() && stage.health.checks()["journal"].detail.contains("64 MiB are needed"));
+    assert_eq!(sinks.last_seq(), 1);
+    stage.disk.file = stage.disk.file.keeping_free(0);
+    stage.step(now + Duration::from_secs(1)).expect("it works again");
+    assert!(given.try_recv().is_ok(), "by itself");
+}
+
+#[test]
+fn a_full_disk_gets_the_ballasts_room_and_the_ballast_is_taken_again_when_there_is_some() {
+    let dir = TempDir::new().expect("a folder");
+    let now = Instant::now();
+    let (mut stage, _) = stage(&dir, now);
+    let ballast = dir.path().join("ballast");
+    stage.step(now + Duration::from_secs(1)).expect("nothing to do");
+    assert!(ballast.exists());
+    stage.disk.is_full = true;
+    stage.add(raise("a").1);
+    stage.step(now + Duration::from_secs(1)).expect("it can wait");
+    assert!(!ballast.exists(), "dropping what is delivered needs room, too");
+    stage.disk.is_full = false;
+    stage.step(now + Duration::from_secs(2)).expect("it works again");
+    assert!(ballast.exists());
 }
 
 #[test]

@@ -22,6 +22,9 @@ const TCP_KEEPALIVE_MS: u32 = 10_000;
 const SESSION: &str = "sql_mode = 'STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,\
                        ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', \
                        lock_wait_timeout = 3, innodb_lock_wait_timeout = 3, wait_timeout = 28800";
+/// A migration keeps every row, also those with the zero date, which the original program's sessions could write.
+const KEEP_ZERO_DATES: &str = ", sql_mode = 'STRICT_TRANS_TABLES,STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,\
+                               NO_ENGINE_SUBSTITUTION'";
 /// A page of the history that takes longer is ended by the server. MariaDB reads the first comment, MySQL the second.
 const READ_LIMIT: &str = "/*M!100101 , max_statement_time = 2 */ /*!80000 , max_execution_time = 2000 */";
 
@@ -109,7 +112,11 @@ impl MySqlOptions {
     /// The options of a connection for `purpose`.
     pub(super) fn connection(&self, purpose: Purpose) -> OptsBuilder {
         let read_wait_max = (purpose != Purpose::Migrate).then_some(IO_WAIT_MAX);
-        let limit = if purpose == Purpose::Read { READ_LIMIT } else { "" };
+        let besides = match purpose {
+            Purpose::Write => "",
+            Purpose::Read => READ_LIMIT,
+            Purpose::Migrate => KEEP_ZERO_DATES,
+        };
         OptsBuilder::from_opts(self.opts.clone())
             .tcp_connect_timeout(Some(CONNECT_WAIT_MAX))
             .read_timeout(read_wait_max)
@@ -119,7 +126,7 @@ impl MySqlOptions {
             .tcp_nodelay(true)
             // More than the sizes of batch there are (see `upsert::padded`), so that none is prepared twice.
             .stmt_cache_size(Some(64_usize))
-            .init(vec![format!("SET SESSION {SESSION} {limit}")])
+            .init(vec![format!("SET SESSION {SESSION} {besides}")])
     }
 }
 
@@ -188,6 +195,20 @@ mod tests {
         }
         let v6 = MySqlOptions::from_parts("::1", 3306, "", "", "alerts").expect("all parts");
         assert!(v6.opts.get_ssl_opts().is_none());
+    }
+
+    #[test]
+    fn every_wait_for_the_server_has_an_end() {
+        let options = MySqlOptions::from_url("mysql://u@localhost/db").expect("a whole URL");
+        for purpose in [Purpose::Write, Purpose::Read] {
+            let opts = Opts::from(options.connection(purpose));
+            assert_eq!(opts.get_tcp_connect_timeout(), Some(Duration::from_secs(3)));
+            assert_eq!(opts.get_read_timeout(), Some(&Duration::from_secs(5)));
+            assert_eq!(opts.get_write_timeout(), Some(&Duration::from_secs(5)));
+            assert_eq!(opts.get_tcp_user_timeout_ms(), Some(10_000));
+        }
+        let migrating = Opts::from(options.connection(Purpose::Migrate));
+        assert_eq!(migrating.get_read_timeout(), None, "a large table takes minutes");
     }
 
     #[test]

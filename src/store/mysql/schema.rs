@@ -61,10 +61,15 @@ pub(super) fn migrate(options: &MySqlOptions, gate: &Gate) -> Result<(), StoreEr
     // Asked again under the lock: another server may have done it meanwhile.
     let Some(statement) = missing(&mut conn).map_err(connecting)? else { return Ok(()) };
     gate.ask().map_err(|shut| Failure::from(shut).into_store("changing the table alerts"))?;
-    conn.query_drop(&statement).map_err(|err| {
+    let refused = |err| {
         let doing = format!("changing the table alerts; where that is refused, have this run by hand: {statement};");
         Failure::from(err).into_store(doing)
-    })
+    };
+    if statement.contains("MODIFY COLUMN triggered_at ") {
+        // The original column could hold nothing at all, which ours cannot.
+        conn.query_drop("UPDATE alerts SET triggered_at = 0 WHERE triggered_at IS NULL").map_err(refused)?;
+    }
+    conn.query_drop(&statement).map_err(refused)
 }
 
 fn alter_table(found: &[Found], keys: &[String]) -> Option<String> {

@@ -1,6 +1,12 @@
 //! An agent's end of a connection: the generated client, and channels to feed a stream by hand.
 
-use std::{net::SocketAddr, sync::OnceLock, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::OnceLock,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use gopherwatch_proto::v1::{MetricReport, Summary, metrics_service_client::MetricsServiceClient};
 use tokio::{runtime::Runtime, sync::mpsc, task::JoinHandle};
@@ -70,6 +76,14 @@ impl Client {
         Answer(self.start(metadata, tokio_stream::iter(reports)))
     }
 
+    /// The same, each report in a frame of its own: what a client makes that never has two of them at once.
+    pub(crate) fn stream_in_small_frames(
+        &self,
+        reports: impl Iterator<Item = MetricReport> + Send + Unpin + 'static,
+    ) -> Answer {
+        Answer(self.start(&[], OneByOne { reports, pause: false }))
+    }
+
     /// A stream that stays open.
     pub(crate) fn open(&self, metadata: &[(&'static str, &str)]) -> OpenStream {
         let (reports, stream) = mpsc::channel(16);
@@ -92,6 +106,25 @@ impl Client {
             let answer = tokio::time::timeout(ANSWER_WAIT, client.send_metrics(request)).await;
             answer.expect("an answer, of whatever kind, comes in time").map(tonic::Response::into_inner)
         })
+    }
+}
+
+/// Reports with a moment between them, in which what there is is sent.
+struct OneByOne<I> {
+    reports: I,
+    pause: bool,
+}
+
+impl<I: Iterator<Item = MetricReport> + Unpin> Stream for OneByOne<I> {
+    type Item = MetricReport;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<MetricReport>> {
+        self.pause = !self.pause;
+        if self.pause {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.reports.next())
     }
 }
 

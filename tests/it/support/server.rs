@@ -27,8 +27,8 @@ pub(crate) struct Setup {
     dir: Arc<TempDir>,
     args: Vec<String>,
     envs: Vec<(String, String)>,
-    /// As `ulimit` has them.
-    soft_limits: Vec<String>,
+    /// What `ulimit` is told before it starts.
+    limits: Vec<String>,
     /// Kept alive as long as a server may use it.
     _database: Option<Arc<Mariadb>>,
 }
@@ -37,7 +37,7 @@ impl Setup {
     /// On free ports of loopback, with SQLite, in an empty directory.
     pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("gopherwatch-it-").tempdir().unwrap();
-        Self { dir: Arc::new(dir), args: Vec::new(), envs: Vec::new(), soft_limits: Vec::new(), _database: None }
+        Self { dir: Arc::new(dir), args: Vec::new(), envs: Vec::new(), limits: Vec::new(), _database: None }
     }
 
     /// Adds arguments, separated by blanks.
@@ -54,16 +54,21 @@ impl Setup {
 
     /// No file may become larger than this, until [`Server::unlimit_files`].
     pub(crate) fn soft_file_limit_kib(self, kib: u32) -> Self {
-        self.soft_limit(&format!("-f {kib}"))
+        self.limit(&format!("-S -f {kib}"))
     }
 
     /// So few descriptors at once, unless it asks for more.
     pub(crate) fn soft_descriptors(self, n: u32) -> Self {
-        self.soft_limit(&format!("-n {n}"))
+        self.limit(&format!("-S -n {n}"))
     }
 
-    fn soft_limit(mut self, limit: &str) -> Self {
-        self.soft_limits.push(format!("ulimit -S {limit}"));
+    /// So few descriptors at once, and no more for the asking.
+    pub(crate) fn descriptors(self, n: u32) -> Self {
+        self.limit(&format!("-n {n}"))
+    }
+
+    fn limit(mut self, limit: &str) -> Self {
+        self.limits.push(limit.to_owned());
         self
     }
 
@@ -81,6 +86,12 @@ impl Setup {
     /// With a database of `server`, which need not exist yet.
     pub(crate) fn database(self, server: &Arc<Mariadb>, name: &str) -> Self {
         Self { _database: Some(server.clone()), ..self }.env("DATABASE_URL", &server.url(name))
+    }
+
+    /// The name of its database.
+    pub(crate) fn database_name(&self) -> String {
+        let url = self.envs.iter().find(|(name, _)| name == "DATABASE_URL").unwrap();
+        url.1.rsplit('/').next().unwrap().to_owned()
     }
 
     /// The working directory.
@@ -126,11 +137,12 @@ impl Setup {
 
     fn spawn(&self) -> (Child, LogLines) {
         let program = env!("CARGO_BIN_EXE_gopherwatch-server");
-        let mut command = if self.soft_limits.is_empty() {
+        let mut command = if self.limits.is_empty() {
             Command::new(program)
         } else {
+            let limits: String = self.limits.iter().map(|limit| format!("ulimit {limit} && ")).collect();
             let mut shell = Command::new("/bin/bash");
-            shell.args(["-c", &format!("{}; exec \"$0\" \"$@\"", self.soft_limits.join("; ")), program]);
+            shell.args(["-c", &format!("{limits}exec \"$0\" \"$@\""), program]);
             shell
         };
         // The caller's environment may name a database or set flags.
@@ -319,14 +331,23 @@ impl Server {
         assert!(kill.success());
     }
 
-    /// Waits for its end; its exit code.
     /// Raises the limit on file sizes to what it was before the test set one.
     pub(crate) fn unlimit_files(&self) {
+        self.limit("--fsize=unlimited:");
+    }
+
+    /// From here on it may have only so many files and connections open; what is open stays so.
+    pub(crate) fn limit_open_files(&self, n: u32) {
+        self.limit(&format!("--nofile={n}:"));
+    }
+
+    fn limit(&self, limit: &str) {
         let pid = self.child.id().to_string();
-        let done = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:"]).output().unwrap();
+        let done = Command::new("prlimit").args(["--pid", &pid, limit]).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
+    /// Waits for its end; its exit code.
     pub(crate) fn exit_code(&mut self, within: Duration) -> i32 {
         let code = self.exit_code_unread(within);
         self.log.read_to_end();
@@ -366,8 +387,7 @@ impl Server {
 
     /// The name of its database.
     pub(crate) fn database(&self) -> String {
-        let url = self.setup.envs.iter().find(|(name, _)| name == "DATABASE_URL").unwrap();
-        url.1.rsplit('/').next().unwrap().to_owned()
+        self.setup.database_name()
     }
 
     /// Waits until connecting is refused.
