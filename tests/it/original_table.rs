@@ -81,7 +81,7 @@ fn its_rows_stay_through_two_starts_and_its_insert_still_works() {
     let shown: Vec<_> =
         rows.iter().map(|row| (row["service_name"].as_str().unwrap(), row["metric_value"].as_f64().unwrap())).collect();
     assert_eq!(shown, [("web", 97.5), ("db", 99.0), ("Web", 85.25), ("web", 91.5)]);
-    assert_eq!(rows[3]["triggered_at"], "2020-02-29T12:00:00Z");
+    assert_eq!(rows[3]["triggered_at"], "2020-02-29T12:00:00.000000Z");
     assert!(rows.iter().all(|row| row["alert_id"].is_null()), "{rows:#?}");
     server.client().send([cpu("web", 95.0)]).unwrap();
     eventually(SOON, "ours stand beside them", || pages(&server, 2).len() == 5);
@@ -108,7 +108,7 @@ fn rows_with_a_zero_date_or_none_are_kept_and_paged_through_once() {
         let rows = pages(&server, limit);
         let names: Vec<_> = rows.iter().map(|row| row["service_name"].as_str().unwrap()).collect();
         assert_eq!(names, ["e", "c", "d", "b", "a"], "in pages of {limit}");
-        assert_eq!(rows[4]["triggered_at"], "1970-01-01T00:00:00Z");
+        assert_eq!(rows[4]["triggered_at"], "1970-01-01T00:00:00.000000Z");
     }
     let n_rows = |query: &str| {
         server.get(&format!("/alerts/history?{query}")).json()["alerts"].as_array().map(Vec::len).unwrap()

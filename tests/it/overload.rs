@@ -127,21 +127,23 @@ fn a_stopped_lane_admits_no_more_than_its_slots_and_refuses_with_a_time_to_come_
 fn an_agent_that_sends_small_frames_into_a_stopped_lane_is_refused_as_overload_and_not_cut_off() {
     let mut door = door();
     let (stop, healthy) = drain(door.queues.pop().unwrap());
-    let client = Client::connect(door.ingest.addr());
-    let floods: Vec<_> = (0..4)
-        .map(|_| {
-            let service = door.services[0].clone();
-            client.stream_in_small_frames((1..).map(move |n| cpu(&service, 1.0).numbered(n)).take(200_000))
-        })
-        .collect();
+    // An agent has one stream at a time.
+    let clients: Vec<_> = (0..4).map(|_| Client::connect(door.ingest.addr())).collect();
+    let flood = |client: &Client| {
+        let service = door.services[0].clone();
+        client.stream_in_small_frames((1..).map(move |n| cpu(&service, 1.0).numbered(n)).take(200_000))
+    };
+    let floods: Vec<_> = clients.iter().map(flood).collect();
     eventually(SOON, "the lane is full", || door.queues[0].waiting.load(Ordering::Relaxed) == 4);
     for flood in floods {
         let status = flood.wait().unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     }
-    // On the same connection, which is still one.
-    let other = client.send((1..=1_000).map(|n| cpu(&door.services[1], 1.0).numbered(n))).unwrap();
-    assert_eq!(other.accepted, 1_000);
+    // On the same connections, which are still there.
+    for client in clients {
+        let other = client.send((1..=1_000).map(|n| cpu(&door.services[1], 1.0).numbered(n))).unwrap();
+        assert_eq!(other.accepted, 1_000);
+    }
 
     stop.store(true, Ordering::Relaxed);
     healthy.join().unwrap();

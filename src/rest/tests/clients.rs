@@ -39,6 +39,11 @@ fn any_number_of_silent_and_half_spoken_clients_leave_room_for_others() {
     }
     // All of them together wait for less than one time-out.
     assert!(start.elapsed() < Options::default().header_read, "{:?}", start.elapsed());
+    // The one more accepts.
+    until("there are no more of them than places", || {
+        it.server.runtime.as_ref().expect("it runs").metrics().num_alive_tasks() <= 8 + 1
+    });
+    assert!(start.elapsed() < Options::default().header_read, "the time-out did not do it: {:?}", start.elapsed());
     drop(silent);
 }
 
