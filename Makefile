@@ -49,7 +49,7 @@ chaos-saboteur: ## Build a server that loses one row in 10,000 on its way to the
 # NAMES: parts of names of patches in tests/mends; all of them without it.
 NAMES ?=
 .PHONY: mends
-mends: ## Take each mend of a known fault out, and see that its test turns red; hours; NAMES="digest window"
+mends: ## Take each mend of a known fault out, and see that its test turns red; NAMES="digest window"
 	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
 	scripts/mends.sh $(NAMES)
 

@@ -12,6 +12,7 @@ mod idle;
 mod ingest;
 mod journal_trouble;
 mod latency;
+mod mends;
 mod no_data;
 mod one_alert;
 mod order;
