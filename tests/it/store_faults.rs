@@ -1,7 +1,10 @@
 //! A database that hangs, dies, is not there yet or holds a lock costs time, never a row or a wrong answer.
 
 use std::{
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -60,11 +63,15 @@ fn a_server_that_hangs_is_given_up_in_time_and_used_again_when_it_goes_on() {
     fixture.write(&[raised(1, 1)]);
     assert_eq!(fixture.all().len(), 1);
     server.pause();
-    let (given_up, waiting) = mpsc::channel::<()>();
+    let (given_up, waiting) = mpsc::sync_channel::<()>(0);
     let reader = thread::scope(|scope| {
         let server = &server;
         // Whoever waits for ever waits as long as the test lets them, and then succeeds.
-        scope.spawn(move || waiting.recv_timeout(Duration::from_secs(20)).is_err_and(|_| server.resume() == ()));
+        scope.spawn(move || {
+            if waiting.recv_timeout(Duration::from_secs(20)) == Err(RecvTimeoutError::Timeout) {
+                server.resume();
+            }
+        });
         let reading = scope.spawn(|| fixture.store.history(&ANY()));
         // First the connection that was open: its read time-out. Then a new one, which the server never greets.
         failing_write(&*fixture.store, 2, Duration::from_secs(7));
