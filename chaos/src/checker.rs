@@ -23,6 +23,8 @@ pub struct Verdict {
     pub n_reports: usize,
     /// Episodes that there must be.
     pub n_episodes: usize,
+    /// The most memory that the server took, in MiB.
+    pub peak_mib: u64,
     /// Episodes without a row.
     pub missing: Vec<String>,
     /// Rows beyond the first of their episode, or with the id of another one.
@@ -62,7 +64,7 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} reports, {} episodes", self.n_reports, self.n_episodes)?;
+        write!(f, "{} reports, {} episodes, {} MiB", self.n_reports, self.n_episodes, self.peak_mib)?;
         for (what, list) in self.lists().iter().filter(|(_, list)| !list.is_empty()) {
             write!(f, "\n  {} {what}, such as", list.len())?;
             list.iter().take(MAX_SHOWN).try_for_each(|one| write!(f, "\n    {one}"))?;

@@ -20,6 +20,7 @@ pub mod rules;
 pub mod scenario;
 pub mod sender;
 pub mod server;
+pub mod small_disk;
 pub mod table;
 pub mod wait;
 pub mod world;

@@ -10,7 +10,10 @@ use std::{
 use clap::Parser;
 use gopherwatch_chaos::{
     agent::{self, Load},
-    scenario::{Outage, Outcome, Run, Victim, kills, outage, pauses, reply_cuts, shutdowns, stream_cuts},
+    scenario::{
+        Outage, Outcome, Run, Victim, full_disk, full_journal, kills, outage, pauses, reply_cuts, shutdowns,
+        stream_cuts,
+    },
     table::Table,
     world::{Programs, Store},
 };
@@ -106,6 +109,12 @@ fn scenarios(args: &RunArgs) -> Vec<Scenario> {
         ("outage-killed", Mariadb, away(Outage::Killed)),
         ("outage-locked", Mariadb, away(Outage::Locked)),
         ("outage-replies-cut", Mariadb, away(Outage::RepliesCut)),
+        ("outage-read-only", Mariadb, away(Outage::ReadOnly)),
+        ("outage-altered", Mariadb, away(Outage::Altered)),
+        ("outage-crowded", Mariadb, away(Outage::Crowded)),
+        ("full-disk", Mariadb, Box::new(full_disk)),
+        ("full-disk-sqlite", Sqlite, Box::new(full_disk)),
+        ("full-journal", Mariadb, Box::new(full_journal)),
     ]
 }
 

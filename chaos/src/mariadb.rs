@@ -80,9 +80,24 @@ impl Mariadb {
         connect(self.port).unwrap()
     }
 
+    /// The same, where it may be refused.
+    pub fn try_conn(&self) -> mysql::Result<Conn> {
+        connect(self.port)
+    }
+
     /// Makes an empty database, in the character set that the server would choose.
     pub fn create_database(&self, database: &str) {
         self.conn().query_drop(format!("CREATE DATABASE {database}")).unwrap();
+    }
+
+    /// Makes a user who may do anything to `database`, and nothing else.
+    pub fn create_user(&self, database: &str, user: &str) {
+        let mut conn = self.conn();
+        // Both, because the server knows its own address by either name.
+        for host in ["127.0.0.1", "localhost"] {
+            conn.query_drop(format!("CREATE USER '{user}'@'{host}'")).unwrap();
+            conn.query_drop(format!("GRANT ALL ON {database}.* TO '{user}'@'{host}'")).unwrap();
+        }
     }
 
     /// Stops it in mid-air: connections stay open and nothing answers.

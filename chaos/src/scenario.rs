@@ -1,9 +1,11 @@
 //! What is done to a running ensemble: a file for each kind of fault. Every scenario ends with the verdict of the checker.
 
 mod cuts;
+mod full;
 mod kills;
 mod outage;
 mod shutdown;
+mod trouble;
 
 use std::{
     fmt,
@@ -14,6 +16,7 @@ use std::{
 
 pub use self::{
     cuts::{reply_cuts, stream_cuts},
+    full::{full_disk, full_journal},
     kills::{Victim, kills, pauses},
     outage::{Outage, outage},
     shutdown::shutdowns,

@@ -1,17 +1,24 @@
 //! The real server as a process: its binary, free ports, a data directory that survives it, and every way to end it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read, Seek, SeekFrom},
     net::SocketAddr,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::wait::{SOON, found};
+use crate::{
+    small_disk::SmallDisk,
+    wait::{SOON, found},
+};
 
 /// A server that answers at all does so within this.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -25,6 +32,20 @@ pub struct Setup {
     pub folder: PathBuf,
     /// Of a MySQL; `None`: SQLite.
     pub database_url: Option<String>,
+    /// How much room its data has.
+    pub room: Room,
+}
+
+/// How much room a server's data has.
+#[derive(Clone, Debug, Default)]
+pub enum Room {
+    /// The machine's disk.
+    #[default]
+    Plenty,
+    /// A small disk of its own.
+    Disk(Arc<SmallDisk>),
+    /// `--journal-max`, in MiB.
+    Journal(u64),
 }
 
 /// A running (or stopped, or killed) server. It ends with its value.
@@ -36,6 +57,7 @@ pub struct Server {
     log_from: u64,
     grpc: SocketAddr,
     http: SocketAddr,
+    peak_kib: AtomicU64,
 }
 
 impl Server {
@@ -43,7 +65,8 @@ impl Server {
     pub fn start(setup: Setup) -> Self {
         let (child, log_from) = spawn(&setup);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { setup, child, log_from, grpc: nowhere, http: nowhere };
+        let peak_kib = AtomicU64::new(0);
+        let mut server = Self { setup, child, log_from, grpc: nowhere, http: nowhere, peak_kib };
         server.wait_until_ready();
         server
     }
@@ -55,15 +78,25 @@ impl Server {
 
     /// Waits until it says that it is ready, and where.
     pub fn wait_until_ready(&mut self) {
-        let log = self.setup.folder.join("server.log");
-        let line = found(SOON, "the server is ready", || {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the server ended, {status}: see {}", log.display());
-            }
-            self.log("ready").pop()
-        });
+        if let Err(status) = self.ready_or_ended() {
+            panic!("the server ended, {status}: see {}", self.setup.folder.join("server.log").display());
+        }
+    }
+
+    /// Waits until it is ready, or has ended.
+    pub fn ready_or_ended(&mut self) -> Result<(), ExitStatus> {
+        let line = found(SOON, "the server is ready", || match self.child.try_wait().unwrap() {
+            Some(status) => Some(Err(status)),
+            None => self.log("ready").pop().map(Ok),
+        })?;
         let addr = |key: &str| line[key].as_str().unwrap().parse().unwrap();
         (self.grpc, self.http) = (addr("grpc"), addr("http"));
+        Ok(())
+    }
+
+    /// Whether it lives.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Where it takes reports.
@@ -71,12 +104,26 @@ impl Server {
         self.grpc
     }
 
-    /// Its lines with this message, of this process.
-    pub fn log(&self, message: &str) -> Vec<Value> {
+    /// Its data, as it is seen from here.
+    pub fn data_dir(&self) -> PathBuf {
+        match &self.setup.room {
+            Room::Disk(disk) => disk.seen_at(),
+            Room::Plenty | Room::Journal(_) => self.setup.folder.join("data"),
+        }
+    }
+
+    /// What this process has said.
+    pub fn said(&self) -> String {
         let mut text = String::new();
         let mut file = File::open(self.setup.folder.join("server.log")).unwrap();
         file.seek(SeekFrom::Start(self.log_from)).unwrap();
         file.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// Its lines with this message, of this process.
+    pub fn log(&self, message: &str) -> Vec<Value> {
+        let text = self.said();
         let lines = text.lines().filter(|line| line.contains(message));
         lines
             .filter_map(|line| serde_json::from_str(line).ok())
@@ -116,14 +163,29 @@ impl Server {
         self.child.id()
     }
 
+    /// The most memory that any process of it has had, in MiB.
+    pub fn peak_mib(&self) -> u64 {
+        self.look_at_memory();
+        self.peak_kib.load(Ordering::Relaxed) / 1024
+    }
+
+    /// Notes the largest resident size so far. It is asked before each end: the kernel forgets it with the process.
+    fn look_at_memory(&self) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
+        self.peak_kib.fetch_max(peak.unwrap_or(0), Ordering::Relaxed);
+    }
+
     /// Kills it as the kernel would.
     pub fn kill9(&mut self) {
+        self.look_at_memory();
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
+        self.look_at_memory();
         send_signal(self.child.id(), name);
     }
 
@@ -144,7 +206,15 @@ impl Drop for Server {
 fn spawn(setup: &Setup) -> (Child, u64) {
     let log = File::options().create(true).append(true).open(setup.folder.join("server.log")).unwrap();
     let log_from = log.metadata().unwrap().len();
-    let mut command = Command::new(&setup.program);
+    let mut command = match &setup.room {
+        Room::Plenty => Command::new(&setup.program),
+        Room::Disk(disk) => disk.command(&setup.program),
+        Room::Journal(mib) => {
+            let mut command = Command::new(&setup.program);
+            command.args(["--journal-max", &format!("{mib}MiB")]);
+            command
+        }
+    };
     // The caller's environment may name a database or set flags.
     command.env_clear().env("RUST_BACKTRACE", "1");
     if let Some(url) = &setup.database_url {
@@ -152,7 +222,10 @@ fn spawn(setup: &Setup) -> (Child, u64) {
     }
     let child = command
         .args(["--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--log-format", "json"])
-        .args(["--config", "rules.toml", "--data-dir", "data"])
+        .arg("--config")
+        .arg(setup.folder.join("rules.toml"))
+        .arg("--data-dir")
+        .arg(setup.folder.join("data"))
         .current_dir(&setup.folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

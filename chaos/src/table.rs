@@ -12,7 +12,7 @@ impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<18} {:>6} {:>6} {:>12}", "scenario", "faults", "hits", "undelivered")?;
         write!(f, " {:>9} {:>9} {:>8} {:>8}", "reports", "episodes", "missing", "doubled")?;
-        writeln!(f, " {:>11} {:>11} {:>8} {:>8}", "wrong state", "wrong value", "broken", "seconds")?;
+        writeln!(f, " {:>11} {:>11} {:>8} {:>8} {:>8}", "wrong state", "wrong value", "broken", "peak MiB", "seconds")?;
         for outcome in self.0 {
             let Outcome { name, n_faults, hits, verdict, took, .. } = outcome;
             let hit = hits.map_or_else(|| "-".to_owned(), |hits| format!("{} %", hits.percent()));
@@ -23,7 +23,7 @@ impl fmt::Display for Table<'_> {
             // A row of no episode is an episode that ended nowhere.
             let wrong = verdict.wrong_state.len() + verdict.unexpected.len();
             write!(f, " {wrong:>11} {:>11}", verdict.wrong_value.len())?;
-            writeln!(f, " {:>8} {:>8.1}", verdict.broken.len(), took.as_secs_f64())?;
+            writeln!(f, " {:>8} {:>8} {:>8.1}", verdict.broken.len(), verdict.peak_mib, took.as_secs_f64())?;
         }
         Ok(())
     }

@@ -25,13 +25,17 @@ use crate::{
     proxy::Proxy,
     rows::{of_mysql, of_sqlite},
     rules,
-    server::{Server, Setup},
+    server::{Room, Server, Setup},
     wait::found,
 };
 
 /// By then an ensemble without faults has caught up.
 const CATCH_UP: Duration = Duration::from_secs(180);
 const DATABASE: &str = "gopherwatch";
+/// Whom the server is for the database: somebody who may do no more than it needs.
+pub const USER: &str = "watcher";
+/// More memory than that no run may make it take: the loads here are small, and all queues have bounds.
+pub const MEMORY_CAP_MIB: u64 = 384;
 
 /// The binaries under test.
 #[derive(Clone, Debug)]
@@ -74,9 +78,20 @@ pub struct World {
 impl World {
     /// Starts all of it but the agents.
     pub fn start(programs: &Programs, name: &str, store: Store, listener: Option<Listener>) -> Self {
+        Self::start_in(programs, name, store, listener, |_| Room::Plenty)
+    }
+
+    /// The same, with so much room for the server's data, whose folder is there and empty.
+    pub fn start_in(
+        programs: &Programs,
+        name: &str,
+        store: Store,
+        listener: Option<Listener>,
+        room: impl FnOnce(&Path) -> Room,
+    ) -> Self {
         let folder = tempfile::Builder::new().prefix(&format!("gopherwatch-chaos-{name}-")).tempdir().unwrap();
         let path = folder.path();
-        for inner in ["ledgers", "mariadb"] {
+        for inner in ["ledgers", "mariadb", "data"] {
             fs::create_dir(path.join(inner)).unwrap();
         }
         let receivers = listener.as_ref().map(Listener::toml).unwrap_or_default();
@@ -85,10 +100,13 @@ impl World {
         let mariadb = (store == Store::Mariadb).then(|| Mariadb::start_in(&path.join("mariadb")));
         let database_url = mariadb.as_ref().map(|mariadb| {
             mariadb.create_database(DATABASE);
+            mariadb.create_user(DATABASE, USER);
             back.lead_to(Some(mariadb.addr()));
-            format!("mysql://root@{}/{DATABASE}", back.addr())
+            format!("mysql://{USER}@{}/{DATABASE}", back.addr())
         });
-        let server = Server::start(Setup { program: programs.server.clone(), folder: path.to_owned(), database_url });
+        let room = room(&path.join("data"));
+        let (program, folder_path) = (programs.server.clone(), path.to_owned());
+        let server = Server::start(Setup { program, folder: folder_path, database_url, room });
         front.lead_to(Some(server.grpc()));
         let tail = Tail::new(&path.join("ledgers"));
         let programs = programs.clone();
@@ -171,7 +189,7 @@ impl World {
         let ledgers = read_all(&self.folder().join("ledgers")).unwrap();
         let rows = match &self.mariadb {
             Some(mariadb) => of_mysql(&mut mariadb.conn(), DATABASE).unwrap(),
-            None => of_sqlite(&self.folder().join("data/alerts.db")).unwrap(),
+            None => of_sqlite(&self.server.data_dir().join("alerts.db")).unwrap(),
         };
         let mut verdict = check(&ledgers, &rows);
         if let Some(listener) = &self.listener {
@@ -181,6 +199,11 @@ impl World {
         match self.active() {
             Ok(active) => check_active(&ledgers, &active, &mut verdict),
             Err(err) => verdict.and_broken(format!("/alerts/active: {err}")),
+        }
+        verdict.peak_mib = self.server.peak_mib();
+        if verdict.peak_mib > MEMORY_CAP_MIB {
+            let peak = verdict.peak_mib;
+            verdict.and_broken(format!("the server took {peak} MiB of memory, the cap is {MEMORY_CAP_MIB}"));
         }
         let folder = self.folder.take().expect("only the end takes it");
         if verdict.is_clean() {

@@ -11,7 +11,7 @@ use std::{
 
 use mysql::prelude::Queryable;
 
-use super::{Outcome, Run};
+use super::{Outcome, Run, trouble::Trouble};
 use crate::{
     agent::Load,
     dice::Dice,
@@ -48,6 +48,12 @@ pub enum Outage {
     Locked,
     /// It writes, but each answer to a write is cut off.
     RepliesCut,
+    /// `read_only`, for all but those who may do everything.
+    ReadOnly,
+    /// An ALTER waits for somebody's open transaction.
+    Altered,
+    /// Others have all of its connections.
+    Crowded,
 }
 
 /// Before, in and after the outage.
@@ -81,20 +87,25 @@ pub fn outage(run: &Run, name: &str, how: Outage, lasts: Duration, n_violations:
             conn.query_drop(format!("LOCK TABLES {}.alerts WRITE", world.database())).unwrap();
             lock = Some(conn);
         }
-        Outage::RepliesCut => {}
+        Outage::RepliesCut | Outage::ReadOnly | Outage::Altered | Outage::Crowded => {}
     }
+    let mut trouble = Trouble::begin(how, &world);
     storm_on(&mut world, &mut answers[1], lasts, 2 * n_violations, |world| {
+        trouble.iter_mut().for_each(|trouble| trouble.go_on(world));
         if how == Outage::RepliesCut && !world.back.waits_to_cut() {
             let reply_bytes = dice.below(MAX_REPLY_BYTES + 1) as usize;
             world.back.cut_reply(Some(ReplyCut { request_bytes: WRITE_BYTES, reply_bytes }));
         }
     });
     let n_cut = world.back.n_replies_cut();
+    let pending = world.server.balance(Duration::from_secs(10)).map_or(0, |balance| balance.get("pending"));
+    trouble.into_iter().for_each(Trouble::end);
     match how {
         Outage::Stopped => world.mariadb().resume(),
         Outage::Killed => world.mariadb().restart(),
         Outage::Locked => drop(lock),
         Outage::RepliesCut => world.back.cut_reply(None),
+        Outage::ReadOnly | Outage::Altered | Outage::Crowded => {}
     }
     let end = now_us();
     storm_on(&mut world, &mut answers[2], before, 0, |_| {});
@@ -135,6 +146,9 @@ pub fn outage(run: &Run, name: &str, how: Outage, lasts: Duration, n_violations:
     }
     if dead_took.as_deref() != Some("0") {
         outcome.verdict.and_broken(format!("the dead receiver took {dead_took:?} notifications"));
+    }
+    if how != Outage::RepliesCut && pending == 0 {
+        outcome.verdict.and_broken("nothing waited for the database at the end of the outage: there was none");
     }
     if how == Outage::RepliesCut && n_cut == 0 {
         outcome.verdict.and_broken("no reply was cut: the fault never came");
