@@ -3,7 +3,10 @@
 //! It is kept as plain as the contract's own words: three-valued comparisons, pending, firing, clear. Readings of an
 //! instance never go back in time here, so that evaluation time is the reading's own.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+};
 
 use crate::{
     ledger::{Contents, Sent, names},
@@ -43,8 +46,10 @@ pub struct Episode {
 }
 
 /// What an instance is going through by one rule.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Life {
+    /// The readings of the rule's window, and when they were taken.
+    window: VecDeque<(u64, f64)>,
     pending_since: Option<u64>,
     /// When it fired, and what it was.
     firing: Option<(u64, f64)>,
@@ -104,12 +109,13 @@ impl Life {
         }
         self.last_report = now;
         // A report that lacks the metric is no evidence, for or against.
-        let value = sent.values[rule.metric]?;
+        let value = self.term(rule, sent)?;
         let violated = rule.when.holds(value);
         let Some((began, first)) = self.firing else {
             self.pending_since = if violated { self.pending_since.or(Some(now)) } else { None };
             if self.pending_since.is_some_and(|since| now - since >= rule.for_ms * NANOS_PER_MS) {
-                *self = Self { firing: Some((now, value)), last_report: now, ..Self::default() };
+                let window = mem::take(&mut self.window);
+                *self = Self { firing: Some((now, value)), window, last_report: now, ..Self::default() };
             }
             return None;
         };
@@ -117,9 +123,25 @@ impl Life {
         self.clear_since = if clear { self.clear_since.or(Some(now)) } else { None };
         let done = self.clear_since.is_some_and(|since| now - since >= rule.keep_ms * NANOS_PER_MS);
         done.then(|| {
-            *self = Self { last_report: now, ..Self::default() };
+            let window = mem::take(&mut self.window);
+            *self = Self { window, last_report: now, ..Self::default() };
             (began, first, now)
         })
+    }
+
+    /// What the rule compares: the reading of the report, or the largest in (t − w, t], which a report that lacks the metric
+    /// moves on, too.
+    fn term(&mut self, rule: &Rule, sent: &Sent) -> Option<f64> {
+        let reading = sent.values[rule.metric];
+        if rule.over_ms == 0 {
+            return reading;
+        }
+        self.window.extend(reading.map(|value| (sent.time, value)));
+        let over = rule.over_ms * NANOS_PER_MS;
+        while self.window.front().is_some_and(|(at, _)| at + over <= sent.time) {
+            self.window.pop_front();
+        }
+        self.window.iter().map(|(_, value)| *value).reduce(f64::max)
     }
 }
 
@@ -165,6 +187,15 @@ mod tests {
         assert_eq!(lives(rule, &[(0, Some(91.0)), (5, Some(10.0)), (10, Some(91.0))]), []);
         assert_eq!(lives(rule, &[(0, Some(91.0)), (5, None), (10, Some(91.0))]), [(10, None)]);
         assert_eq!(lives(rule, &[(0, Some(91.0)), (300_001, Some(91.0)), (300_011, Some(91.0))]), [(300_011, None)]);
+    }
+
+    #[test]
+    fn a_window_holds_what_is_younger_than_its_length_and_moves_with_every_report() {
+        let rule = Rule { over_ms: 10, ..PLAIN };
+        let readings =
+            [(0, None), (1, Some(95.0)), (5, Some(5.0)), (10, None), (11, None), (20, Some(91.0)), (30, None)];
+        // At 30 nothing is left in it, which says nothing.
+        assert_eq!(lives(rule, &readings), [(1, Some(11)), (20, None)]);
     }
 
     #[test]

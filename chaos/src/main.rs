@@ -11,7 +11,7 @@ use clap::Parser;
 use gopherwatch_chaos::{
     agent::{self, Load},
     scenario::{
-        Outage, Outcome, Run, Victim, full_disk, full_journal, kills, outage, pauses, reply_cuts, shutdowns,
+        Outage, Outcome, Run, Victim, full_disk, full_journal, hops, kills, outage, pauses, reply_cuts, shutdowns,
         stream_cuts,
     },
     table::Table,
@@ -92,7 +92,7 @@ fn scenarios(args: &RunArgs) -> Vec<Scenario> {
         Box::new(move |run, name| kills(run, name, victims, n_rounds))
     };
     let away = |how: Outage| -> Play { Box::new(move |run, name| outage(run, name, how, lasts, storm)) };
-    let (n_pauses, n_stops, n_replies) = (n(30), n(50), n(60));
+    let (n_pauses, n_stops, n_replies, n_hops) = (n(30), n(50), n(60), n(30));
     // Every byte in a full run.
     let step = usize::try_from(USUAL_ROUNDS / args.rounds.clamp(1, USUAL_ROUNDS)).unwrap_or(1);
     vec![
@@ -102,6 +102,7 @@ fn scenarios(args: &RunArgs) -> Vec<Scenario> {
         ("kill-agent", Mariadb, kill(&[Agent], 100)),
         ("kill-all", Mariadb, kill(&[Server, Database, Agent], 50)),
         ("pause-any", Mariadb, Box::new(move |run, name| pauses(run, name, &[Server, Database, Agent], n_pauses))),
+        ("hops", Mariadb, Box::new(move |run, name| hops(run, name, n_hops))),
         ("sigterm", Mariadb, Box::new(move |run, name| shutdowns(run, name, n_stops))),
         ("reply-cut", Mariadb, Box::new(move |run, name| reply_cuts(run, name, n_replies))),
         ("stream-cut", Sqlite, Box::new(move |run, name| stream_cuts(run, name, step))),

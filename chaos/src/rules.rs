@@ -54,6 +54,8 @@ pub struct Rule {
     pub when: Test,
     /// When it is clear; `None`: when it is not violated.
     pub clear: Option<Test>,
+    /// Of how many milliseconds up to the report it looks at the largest reading; 0: at the report's own.
+    pub over_ms: u64,
     /// `for`, in milliseconds.
     pub for_ms: u64,
     /// `keep_firing_for`, in milliseconds.
@@ -62,11 +64,19 @@ pub struct Rule {
     pub severity: &'static str,
 }
 
-const PLAIN: Rule =
-    Rule { name: "", metric: 0, when: Test::Above(90.0), clear: None, for_ms: 0, keep_ms: 0, severity: "critical" };
+const PLAIN: Rule = Rule {
+    name: "",
+    metric: 0,
+    when: Test::Above(90.0),
+    clear: None,
+    over_ms: 0,
+    for_ms: 0,
+    keep_ms: 0,
+    severity: "critical",
+};
 
 /// A rule for each way in which an episode begins and ends.
-pub const RULES: [Rule; 5] = [
+pub const RULES: [Rule; 6] = [
     Rule { name: "cpu-high", ..PLAIN },
     Rule {
         name: "memory-band",
@@ -86,14 +96,20 @@ pub const RULES: [Rule; 5] = [
         for_ms: 100,
         keep_ms: 100,
         severity: "warning",
+        ..PLAIN
     },
+    // A maximum is one of the readings: unlike a mean it is the same to the last bit however it is reckoned.
+    Rule { name: "memory-peak", metric: 1, over_ms: 400, ..PLAIN },
 ];
 
 /// The rule file.
 pub fn toml() -> String {
     let mut text = String::from("# Written by the chaos harness.\n");
     for rule in RULES {
-        let metric = METRICS[rule.metric];
+        let metric = match rule.over_ms {
+            0 => METRICS[rule.metric].to_owned(),
+            over => format!("max({}, {over}ms)", METRICS[rule.metric]),
+        };
         let condition = |test: Test| format!("{metric} {} {}", test.sign(), test.threshold());
         write!(text, "\n[[rules]]\nname = \"{}\"\nwhen = \"{}\"\n", rule.name, condition(rule.when)).unwrap();
         if let Some(clear) = rule.clear {

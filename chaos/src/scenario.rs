@@ -2,6 +2,7 @@
 
 mod cuts;
 mod full;
+mod hops;
 mod kills;
 mod outage;
 mod shutdown;
@@ -17,6 +18,7 @@ use std::{
 pub use self::{
     cuts::{reply_cuts, stream_cuts},
     full::{full_disk, full_journal},
+    hops::hops,
     kills::{Victim, kills, pauses},
     outage::{Outage, outage},
     shutdown::shutdowns,

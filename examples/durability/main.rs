@@ -15,7 +15,7 @@ mod times;
 use std::{fs, path::PathBuf};
 
 use clap::Parser;
-use gopherwatch_chaos::server::{Server, Setup};
+use gopherwatch_chaos::server::{Room, Server, Setup};
 use tempfile::TempDir;
 
 /// Measures receipts and restarts of a GopherWatch server on this disk.
@@ -51,7 +51,8 @@ impl Args {
         let folder = tempfile::Builder::new().prefix("gopherwatch-bench-").tempdir_in(&self.dir).unwrap();
         let path = folder.path().canonicalize().unwrap();
         fs::write(path.join("rules.toml"), "# The built-in rules.\n").unwrap();
-        let server = Server::start(Setup { program: self.program(), folder: path, database_url: None });
+        let server =
+            Server::start(Setup { program: self.program(), folder: path, database_url: None, room: Room::Plenty });
         (server, folder)
     }
 }

@@ -238,6 +238,9 @@ impl Writer {
         if self.write_again(now)? || self.write_letter()? || self.prune(now)? {
             return Ok(Next::Now);
         }
+        if self.cursor.is_room_wanted() {
+            self.find_out_what_is_safe(now)?;
+        }
         let again = self.last_again.filter(|_| self.wants_again).map(|last| last + AGAIN_EVERY);
         let prune = now + PRUNE_EVERY;
         Ok(Next::EventsUntil(again.map_or(prune, |again| again.min(prune))))
@@ -322,16 +325,39 @@ impl Writer {
     /// still works some time after them. Until that has shown, or they have been delivered again, the journal keeps them.
     fn risk(&mut self, now: Instant, behind: u64) {
         self.at_risk.push_back((now, behind));
-        let first = |at_risk: &VecDeque<(Instant, u64)>| at_risk.iter().map(|(_, behind)| *behind).min();
         if self.again.is_some() || self.wants_again {
             // None of it is safe before that is over: it is one, however long that takes (I1).
-            self.at_risk = first(&self.at_risk).map(|behind| (now, behind)).into_iter().collect();
+            let first = self.at_risk.iter().map(|(_, behind)| *behind).min();
+            self.at_risk = first.map(|behind| (now, behind)).into_iter().collect();
         }
+        self.forget_safe(now);
+    }
+
+    /// The store has just worked: what it took long enough before is safe.
+    fn forget_safe(&mut self, now: Instant) {
         let is_safe = |at: Instant| now.saturating_duration_since(at) > MAY_BE_LOST;
         while self.at_risk.front().is_some_and(|(at, _)| is_safe(*at)) {
             self.at_risk.pop_front();
         }
-        self.cursor.keep_behind(first(&self.at_risk));
+        self.cursor.keep_behind(self.at_risk.iter().map(|(_, behind)| *behind).min());
+    }
+
+    /// A full journal takes no event until what is in it may go, and without an event there is no write that shows that
+    /// it may. So the last rows are written once more: that changes nothing, and fails if the database went down meanwhile.
+    fn find_out_what_is_safe(&mut self, now: Instant) -> Result<(), Failure> {
+        let is_old = self.at_risk.back().is_some_and(|(at, _)| now.saturating_duration_since(*at) > MAY_BE_LOST);
+        if !is_old || self.wants_again || self.again.is_some() {
+            return Ok(());
+        }
+        let last = self.cursor.position();
+        let events = self.reader.read_again(last.saturating_sub(self.max_batch as u64), last, self.max_batch)?;
+        match self.write(&latest_rows(&events)) {
+            // It refuses a row, and so it lives.
+            Err(Failure::Store(err)) if !err.is_transient() => {}
+            written => written?,
+        }
+        self.forget_safe(now);
+        Ok(())
     }
 
     /// Tries one dead letter of an earlier run once more; false: there is none.

@@ -1,6 +1,6 @@
 //! What can go wrong with the journal's file, and whether the same commit can succeed later.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{ErrorCode, ffi};
 
@@ -20,6 +20,17 @@ pub enum JournalError {
         #[source]
         source: rusqlite::Error,
     },
+    /// SQLite cannot make sense of the file.
+    #[error("{doing} {}: the file is damaged; restore it, or move it away to begin anew without it", path.display())]
+    Malformed {
+        /// What we were doing.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What it found.
+        #[source]
+        source: rusqlite::Error,
+    },
     /// The disk is nearly full.
     #[error("writing to the journal {}", path.display())]
     Space {
@@ -28,6 +39,15 @@ pub enum JournalError {
         /// How full.
         #[source]
         source: Short,
+    },
+    /// The file is as large as it may become.
+    #[error("writing to the journal {}: it has reached --journal-max, and goes on when the store has had what is in it", path.display())]
+    Full {
+        /// Which file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
     },
     /// The file is of a layout that this version does not read.
     #[error("{} has layout {found}, this version reads {wanted}: start the version that wrote it, or move the file away", path.display())]
@@ -53,6 +73,15 @@ pub enum JournalError {
 }
 
 impl JournalError {
+    /// What SQLite said as we were `doing` something to the file.
+    pub(super) fn sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Malformed { doing, path, source },
+            _ => Self::Sqlite { doing, path, source },
+        }
+    }
+
     /// Whether the same commit can succeed later: there is no room, or somebody holds the file. Anything else, a failed
     /// fsync above all, leaves us not knowing what is on the disk: start again and read it.
     pub(super) fn is_transient(&self) -> bool {
@@ -60,7 +89,7 @@ impl JournalError {
         // input/output error of the writing itself. Nothing of its transaction is in the file.
         const WRITES: [i32; 3] = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_IOERR_TRUNCATE];
         match self {
-            Self::Space { .. } => true,
+            Self::Space { .. } | Self::Full { .. } => true,
             Self::Sqlite { source: rusqlite::Error::SqliteFailure(err, _), .. } => {
                 matches!(err.code, ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
                     || WRITES.contains(&err.extended_code)

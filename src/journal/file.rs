@@ -1,5 +1,6 @@
 //! The journal's SQLite file: opening it, what it remembers, and one commit.
 
+mod log_mark;
 mod schema;
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
 };
 
 use prost::Message;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use super::{
@@ -33,6 +34,8 @@ const KEEP_DELIVERED_BYTES: u64 = 256 << 20;
 const KEEP_ALWAYS_MILLIS: i64 = 2_000;
 /// Events dropped in one commit: dropping more would make receipts wait.
 const DROP_AT_ONCE: u32 = 5_000;
+/// A commit that does not fit into a file so full has met the file's limit: what is left is less than a commit.
+const FULL: f64 = 0.9;
 
 /// The file, open for writing. One writer; readers have connections of their own.
 #[derive(Debug)]
@@ -71,7 +74,7 @@ struct Counts {
 
 impl File {
     pub(super) fn open(path: &Path, max_bytes: u64) -> Result<Self, JournalError> {
-        let fail = |doing| move |source| JournalError::Sqlite { doing, path: path.to_owned(), source };
+        let fail = |doing| move |source| JournalError::sqlite(doing, path, source);
         let damaged =
             |what: &str, source| JournalError::Damaged { path: path.to_owned(), what: what.to_owned(), source };
         match fs::metadata(path) {
@@ -85,6 +88,10 @@ impl File {
         let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fail("reading"))?;
         if !(0..=LAYOUT).contains(&found) {
             return Err(JournalError::Layout { path: path.to_owned(), found, wanted: LAYOUT });
+        }
+        // Before anything is written: that would be in the log.
+        if log_mark::is_log_gone(&connection).map_err(fail("looking at the log of"))? {
+            return Err(damaged("its log, journal.db-wal,", RecordError::Missing));
         }
         let max_pages = max_bytes / PAGE_BYTES;
         // FULL: a commit is on the disk before it is receipted (I9).
@@ -116,6 +123,11 @@ impl File {
             clock: WallClock::System,
             connection,
         })
+    }
+
+    /// It is going to be written: see [`log_mark`].
+    pub(super) fn mark_log(&self) -> Result<(), JournalError> {
+        log_mark::put(&self.connection).map_err(|source| self.failed("marking", source))
     }
 
     /// The same file by another clock.
@@ -246,7 +258,12 @@ impl File {
     /// One transaction, if the disk has room for it.
     pub(super) fn commit(&mut self, batch: Batch<'_>) -> Result<(), JournalError> {
         self.space.check().map_err(|source| JournalError::Space { path: self.path.clone(), source })?;
-        let counts = self.try_commit(batch).map_err(|source| self.failed("writing to the journal", source))?;
+        let counts = self.try_commit(batch).map_err(|source| {
+            // A full disk is another matter, with another way out.
+            let is_full = source.sqlite_error_code() == Some(ErrorCode::DiskFull) && self.fill() >= FULL;
+            let path = self.path.clone();
+            if is_full { JournalError::Full { path, source } } else { self.failed("writing to the journal", source) }
+        })?;
         self.note(counts);
         Ok(())
     }
@@ -306,8 +323,7 @@ impl File {
 
     pub(super) fn close(self) -> Result<(), JournalError> {
         let Self { path, connection, .. } = self;
-        let fail = |source| JournalError::Sqlite { doing: "closing", path, source };
-        connection.close().map_err(|(_, source)| fail(source))
+        connection.close().map_err(|(_, source)| JournalError::sqlite("closing", &path, source))
     }
 
     fn first_at(&self) -> Option<i64> {
@@ -315,7 +331,7 @@ impl File {
     }
 
     fn failed(&self, doing: &'static str, source: rusqlite::Error) -> JournalError {
-        JournalError::Sqlite { doing, path: self.path.clone(), source }
+        JournalError::sqlite(doing, &self.path, source)
     }
 
     fn damaged(&self, what: String, source: RecordError) -> JournalError {

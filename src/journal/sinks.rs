@@ -41,6 +41,8 @@ struct Progress {
     exhumed: Vec<u64>,
     n_dead: u64,
     give_up_to: u64,
+    /// The journal is short of room, and nobody has looked since.
+    is_room_wanted: bool,
     /// Events behind this number are kept, although the sink has had them.
     keep_behind: Option<u64>,
 }
@@ -131,7 +133,13 @@ impl SinkCursor {
         self.progress.lock().give_up_to
     }
 
-    /// Rings after each commit with events.
+    /// Whether the journal has been short of room since this was last asked: a sink that wants events kept which it has had
+    /// should find out whether it still does.
+    pub fn is_room_wanted(&self) -> bool {
+        mem::take(&mut self.progress.lock().is_room_wanted)
+    }
+
+    /// Rings after each commit with events, and when room is wanted.
     pub fn doorbell(&self) -> &Receiver<()> {
         &self.doorbell
     }
@@ -311,15 +319,18 @@ impl Sinks {
     }
 
     /// The journal is short of room: each sink that can is to give up a quarter of what is behind it, of what the
-    /// essential ones are done with.
-    pub(super) fn ask_for_room(&self) {
+    /// essential ones are done with, and these are to want no more kept than they must.
+    pub(crate) fn ask_for_room(&self) {
         let inner = self.0.lock();
         let essential = inner.sinks.iter().filter(|sink| sink.is_essential).map(|sink| sink.cursor.position()).min();
         let limit = essential.unwrap_or(inner.last_seq);
-        for sink in inner.sinks.iter().filter(|sink| !sink.is_essential) {
+        for sink in &inner.sinks {
             let mut progress = sink.cursor.progress.lock();
-            let behind = inner.last_seq.saturating_sub(progress.saved.seq);
-            progress.give_up_to = (progress.saved.seq + behind.div_ceil(4)).min(limit);
+            progress.is_room_wanted = true;
+            if !sink.is_essential {
+                let behind = inner.last_seq.saturating_sub(progress.saved.seq);
+                progress.give_up_to = (progress.saved.seq + behind.div_ceil(4)).min(limit);
+            }
             let _ = sink.ring.try_send(());
         }
     }

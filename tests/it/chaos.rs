@@ -4,7 +4,11 @@
 use std::{path::Path, time::Duration};
 
 use gopherwatch_chaos::{
-    scenario::{Outage, Outcome, Run, Victim, kills, outage, pauses, reply_cuts, shutdowns, stream_cuts},
+    scenario::{
+        Outage, Outcome, Run, Victim, full_disk, full_journal, kills, outage, pauses, reply_cuts, shutdowns,
+        stream_cuts,
+    },
+    small_disk::SmallDisk,
     world::{Programs, Store},
 };
 
@@ -82,5 +86,33 @@ fn a_database_that_is_away_keeps_nobody_from_receipts_and_webhooks() {
     let _alone = alone();
     for (how, name) in [(Outage::Stopped, "outage-stopped"), (Outage::RepliesCut, "outage-replies-cut")] {
         assert_kept(&outage(&run(Store::Mariadb), name, how, Duration::from_secs(3), 1_000));
+    }
+}
+
+#[test]
+fn with_its_disk_full_it_gives_no_receipt_and_goes_on_by_itself() {
+    let _alone = alone();
+    match SmallDisk::is_possible() {
+        Ok(()) => assert_kept(&full_disk(&run(Store::Sqlite), "full-disk")),
+        // `at_the_limit_on_file_sizes_…` and the journal's own limit below have the same way to go.
+        Err(why) => say(&format!("only in part: {why}")),
+    }
+}
+
+#[test]
+fn with_its_journal_full_it_gives_no_receipt_and_goes_on_by_itself() {
+    let _alone = alone();
+    assert_kept(&full_journal(&run(Store::Mariadb), "full-journal"));
+}
+
+#[test]
+fn a_database_that_others_lock_up_or_use_up_costs_no_row() {
+    let _alone = alone();
+    for (name, how) in [
+        ("outage-read-only", Outage::ReadOnly),
+        ("outage-altered", Outage::Altered),
+        ("outage-crowded", Outage::Crowded),
+    ] {
+        assert_kept(&outage(&run(Store::Mariadb), name, how, Duration::from_secs(1), 500));
     }
 }

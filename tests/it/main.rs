@@ -5,11 +5,15 @@
 mod agent;
 mod alert_lines;
 mod chaos;
+mod clocks;
 mod database_trouble;
 mod episodes;
 mod forget;
+mod hostile;
+mod hostile_text;
 mod idle;
 mod ingest;
+mod journal_damage;
 mod journal_trouble;
 mod latency;
 mod mends;
@@ -37,6 +41,7 @@ mod support {
 
     pub(crate) mod client;
     pub(crate) mod figures;
+    pub(crate) mod h2;
     pub(crate) mod history;
     pub(crate) mod log;
     pub(crate) mod raw;

@@ -349,6 +349,38 @@ fn under_load_rules_change_and_no_report_is_lost_or_judged_twice() {
 }
 
 #[test]
+fn started_again_under_load_with_other_rules_it_loses_no_report_and_judges_none_twice() {
+    let _alone = alone();
+    let other = |n: usize| format!("[[rules]]\nname = \"other-{n}\"\nwhen = \"cpu_percent > {}\"\n", 200 + n);
+    let text = |n: usize| if n.is_multiple_of(2) { rule("cpu-high") + &other(n) } else { other(n) + &rule("cpu-high") };
+    let setup = Setup::new().rules(&text(0)).args("--workers 2");
+    let mut server = setup.start();
+    let work = Workload::new(400_000, 64, 8, Breach::OneIn(20));
+    for n in 1..=4 {
+        thread::scope(|scope| {
+            let sending = scope.spawn(|| work.send(&server, 7));
+            let before = server.figure("gopherwatch_reports_accepted_total");
+            eventually(SOON, "reports come in", || {
+                server.figure("gopherwatch_reports_accepted_total") > before + 5_000.0
+            });
+            // In order and by force, by turns.
+            server.signal(if n % 2 == 0 { "TERM" } else { "KILL" });
+            for receipt in sending.join().unwrap().into_iter().flatten() {
+                assert_eq!(balanced(receipt).rejected, 0);
+            }
+        });
+        server.ended(Duration::from_secs(15));
+        fs::write(setup.cwd().join(FILE), text(n)).unwrap();
+        server = setup.start();
+        assert!(rules(&server).contains(&format!("other-{n}")));
+    }
+    for receipt in work.send(&server, 7) {
+        assert_eq!(balanced(receipt.unwrap()).rejected, 0);
+    }
+    work.assert_stored(&server);
+}
+
+#[test]
 fn a_stop_in_the_middle_of_reloads_is_clean_and_in_time() {
     let _alone = alone();
     let setup = Setup::new().rules(&rule("cpu-high")).args("--workers 2");

@@ -4,7 +4,9 @@
 use std::{env, time::Instant};
 
 use crate::support::{
+    client::balanced,
     figures::say,
+    reports::{Says, cpu},
     server::Server,
     stores::Store,
     wait::alone,
@@ -65,4 +67,32 @@ fn with_record_every_each_violating_report_of_them_is_one_row() {
         let server = store.setup().args("--record every").start();
         run(&server, Workload { every: true, ..work() });
     }
+}
+
+#[test]
+fn started_again_with_100_000_alerts_firing_it_knows_them_all() {
+    const N: usize = 100_000;
+    let _alone = alone();
+    let mut server = Server::start();
+    let client = server.client();
+    let reports = |from: usize| (from..from + 10_000).map(|n| cpu(&format!("service-{n}"), 95.0).numbered(1));
+    let streams: Vec<_> =
+        (0..N).step_by(10_000).map(|from| client.stream(&[("agent-epoch", "7")], reports(from))).collect();
+    let raised: u64 = streams.into_iter().map(|stream| balanced(stream.wait().unwrap()).alerts_raised).sum();
+    assert_eq!(raised, N as u64);
+    server.kill9();
+    let began = Instant::now();
+    let server = server.start_again("");
+    let took = began.elapsed();
+    assert_eq!(server.figure("gopherwatch_alerts_firing"), N as f64);
+    let again = server.client().send_epoch(7, reports(0)).unwrap();
+    assert_eq!((again.duplicates, again.alerts_raised), (10_000, 0));
+    let cleared =
+        server.client().send_epoch(7, (0..10).map(|n| cpu(&format!("service-{n}"), 5.0).numbered(2))).unwrap();
+    assert_eq!(cleared.accepted, 10);
+    let balance = server.settle();
+    assert_eq!(balance["events"], N + 10, "none of them was raised twice");
+    assert_eq!(server.history("state=resolved").len(), 10);
+    say(&format!("ready with {N} alerts firing after {took:?}, {} MiB", server.peak_mib()));
+    assert!(server.peak_mib() < 1_024, "{} MiB", server.peak_mib());
 }

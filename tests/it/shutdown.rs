@@ -219,7 +219,7 @@ fn hostile_peers_do_not_hold_up_the_stop() {
     let _alone = alone();
     let mut server = Server::start();
     let idle: Vec<_> =
-        (0..50).flat_map(|_| [server.grpc(), server.http()]).map(|addr| TcpStream::connect(addr).unwrap()).collect();
+        (0..500).flat_map(|_| [server.grpc(), server.http()]).map(|addr| TcpStream::connect(addr).unwrap()).collect();
     let half_sent: Vec<_> = (0..20)
         .map(|_| {
             let mut tcp = TcpStream::connect(server.http()).unwrap();
@@ -238,10 +238,15 @@ fn hostile_peers_do_not_hold_up_the_stop() {
     let mut opened = TcpStream::connect(server.grpc()).unwrap();
     opened.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
     let client = server.client();
+    let stalled: Vec<_> = (0..50).map(|_| client.open(&[])).collect();
+    assert!(stalled.iter().all(|stream| stream.push(cpu("stalled", 1.0))));
     let endless = client.stream(&[], (1..).map(|n| cpu("endless", 1.0).numbered(n)));
     eventually(SOON, "the endless stream flows", || server.figure("gopherwatch_reports_accepted_total") > 10_000.0);
     stops(&mut server, Duration::from_secs(4));
     assert!(balanced(endless.wait().unwrap()).accepted > 10_000);
+    for stream in stalled {
+        assert_eq!(balanced(stream.answer().unwrap()).accepted, 1);
+    }
     drop((idle, half_sent, half_preface, opened));
 }
 

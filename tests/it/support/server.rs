@@ -101,18 +101,23 @@ impl Setup {
 
     /// Starts it and waits until it is ready.
     pub(crate) fn start(&self) -> Server {
+        self.start_or_end().unwrap_or_else(|(code, said)| panic!("the server ended, {code}:\n{said}"))
+    }
+
+    /// Starts it and waits until it is ready, or has ended by itself: then its exit code and what it said.
+    pub(crate) fn start_or_end(&self) -> Result<Server, (i32, String)> {
         let (child, log) = self.spawn();
         let mut server = Server { setup: self.clone(), child, log, grpc: None, http: None };
-        let ready = found(SOON, "the server is ready", || {
+        let ready = found(SOON, "the server is ready, or has ended", || {
             if let Some(status) = server.child.try_wait().unwrap() {
                 server.log.read_to_end();
-                panic!("the server ended, {status}");
+                return Some(Err((status.code().unwrap(), server.log.text())));
             }
-            server.log.lines().into_iter().find(|line| line.contains("ready") && line.contains("grpc"))
-        });
+            server.log.lines().into_iter().find(|line| line.contains("ready") && line.contains("grpc")).map(Ok)
+        })?;
         server.grpc = Some(addr_after("grpc", &ready));
         server.http = Some(addr_after("http", &ready));
-        server
+        Ok(server)
     }
 
     /// Starts what is expected to end by itself; its exit code and what it said.
@@ -235,6 +240,11 @@ impl Server {
     /// Asks REST.
     pub(crate) fn get(&self, path: &str) -> Answer {
         ask(self.http(), "GET", path, &[]).unwrap_or_else(|err| panic!("{path}: {err}"))
+    }
+
+    /// The same, if it answers well.
+    pub(crate) fn try_get(&self, path: &str) -> Option<Answer> {
+        ask(self.http(), "GET", path, &[]).ok().filter(|answer| answer.code == 200)
     }
 
     /// Has REST change something.
@@ -360,6 +370,11 @@ impl Server {
         status.code().unwrap_or_else(|| panic!("ended by a signal: {status}"))
     }
 
+    /// Waits for its end, of whatever kind.
+    pub(crate) fn ended(&mut self, within: Duration) {
+        found(within, "the server ends", || self.child.try_wait().unwrap());
+    }
+
     /// Ends it in order, and says with which code.
     pub(crate) fn stop(&mut self) -> i32 {
         self.signal("TERM");
@@ -383,6 +398,14 @@ impl Server {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    }
+
+    /// Seconds of processor time that it has used.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // Behind the name, which is in parentheses: user and system time, in hundredths of a second.
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split_whitespace().collect();
+        fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
     }
 
     /// The name of its database.

@@ -233,6 +233,34 @@ fn what_was_delivered_lately_is_delivered_again_when_the_store_comes_back_and_at
     assert_eq!(store.services().len(), 30);
 }
 
+/// A full journal waited for the store, and the store, which had had everything, for an event: neither moved again.
+#[test]
+fn asked_for_room_it_finds_out_whether_what_the_store_has_had_is_safe() {
+    let log = Log::with_raises(30);
+    let journal = log.open();
+    let store = Memory::new("db");
+    let mut run = Run::new(&journal, &store);
+    let asked_after = |run: &mut Run, seconds: u64| {
+        run.now += Duration::from_secs(seconds);
+        journal.sinks().ask_for_room();
+        run.writer.step(run.now)
+    };
+    run.until_rest();
+    asked_after(&mut run, 1);
+    assert!(!run.writer.at_risk.is_empty(), "it may have lost it a second later");
+    store.is_down.store(true, Ordering::Relaxed);
+    assert!(matches!(asked_after(&mut run, 3), Next::At(_)), "it is down, and may have lost it");
+    store.is_down.store(false, Ordering::Relaxed);
+    asked_after(&mut run, 3);
+    assert!(!run.writer.at_risk.is_empty(), "it has not had it again");
+    run.now += AGAIN_EVERY;
+    run.until_rest();
+    let n_rows = store.services().len();
+    asked_after(&mut run, 3);
+    assert!(run.writer.at_risk.is_empty());
+    assert_eq!((store.services().len(), run.account()), (n_rows, (30, 30, 0, 0)), "what is written again is no more");
+}
+
 #[test]
 fn another_store_gets_what_fires_and_is_the_one_we_know_once_it_has_it() {
     let log = Log::with_raises(5);
