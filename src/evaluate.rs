@@ -10,6 +10,7 @@ mod batch;
 mod reload;
 mod shards;
 mod tick;
+mod twins;
 
 use std::{
     io, mem,
@@ -24,6 +25,7 @@ use rayon::ThreadPool;
 use slog::{Logger, warn};
 
 pub use batch::PARALLEL_FROM;
+use twins::Twins;
 
 use crate::{
     dispatch::{Chunk, LaneQueue, Receipt, Turn},
@@ -126,12 +128,14 @@ pub(crate) struct Lane {
     in_force: InForce,
     hearing: Hearing,
     last_tick: Instant,
+    twins: Twins,
 }
 
 impl Lane {
     pub(crate) fn new(lane_idx: usize, shared: Shared, rules: &Arc<RuleSet>, now: Instant) -> Self {
         let in_force = InForce::new(rules, &shared.stats);
-        Self { lane_idx, shared, in_force, hearing: Hearing::starting(now), last_tick: now }
+        let (hearing, twins) = (Hearing::starting(now), Twins::new(now));
+        Self { lane_idx, shared, in_force, hearing, last_tick: now, twins }
     }
 
     fn run(mut self, queue: &LaneQueue) {
@@ -188,9 +192,9 @@ impl Lane {
     }
 
     /// Evaluates the chunks' reports in order and settles their streams' accounts.
-    fn chunks(&self, chunks: &[Box<Chunk>], now: Moment) {
+    fn chunks(&mut self, chunks: &[Box<Chunk>], Moment { instant, .. }: Moment) {
         let Shared { state, stats, .. } = &self.shared;
-        let now = self.hearing.at_arrival(now.instant);
+        let now = self.hearing.at_arrival(instant);
         let parallel_from = self.shared.options.parallel_from;
         let work = batch::Work { state, rules: &self.in_force.rules, chunks, now, parallel_from };
         let done = work.run(self.lane_idx, &self.shared.pool);
@@ -217,6 +221,11 @@ impl Lane {
         }
         for key in done.restarted {
             warn!(self.shared.log, "reports without an agent-epoch are numbered from 1 again";
+                "service" => key.service(), "instance" => key.instance());
+        }
+        stats.numbering_returns.inc_by(done.went_back.len() as u64);
+        for key in self.twins.count(done.went_back, instant) {
+            warn!(self.shared.log, "two agents report as the same instance: give each a name of its own with --instance";
                 "service" => key.service(), "instance" => key.instance());
         }
         // The journal has the events before the stream's barrier can follow them.

@@ -113,6 +113,8 @@ pub struct Stats {
     pub connections_dropped: Counter,
     /// Times that a gRPC connection could not be accepted.
     pub accept_errors: Counter,
+    /// Times that an instance went back to an earlier numbering: often, if two agents report as one.
+    pub numbering_returns: Counter,
     /// How long chunks waited for a slot in their lane.
     pub dispatch_wait: Histogram,
     /// Turns that lanes took.
@@ -199,6 +201,11 @@ impl Stats {
             connections_open: gauge(r, "connections_open", "gRPC connections open now"),
             connections_dropped: counter(r, "connections_dropped", "gRPC connections that did not open HTTP/2 in time"),
             accept_errors: counter(r, "accept_errors", "Times that accepting a gRPC connection failed"),
+            numbering_returns: counter(
+                r,
+                "numbering_returns",
+                "Times that an instance went back to an earlier agent-epoch",
+            ),
             dispatch_wait: seconds(r, "dispatch_wait", "How long chunks waited for a slot in their lane"),
             turns: counter(r, "evaluate_turns", "Turns that lanes took"),
             parallel_turns: counter(r, "evaluate_parallel_turns", "Turns that were split over the rayon pool"),

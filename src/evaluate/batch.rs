@@ -52,6 +52,8 @@ pub(super) struct Done {
     /// How often each rule was evaluated, by its place among the rules in force.
     pub(super) evaluations: Vec<u64>,
     pub(super) restarted: Vec<Arc<InstanceKey>>,
+    /// Those that went back to a numbering which another one had followed, each time.
+    pub(super) went_back: Vec<Arc<InstanceKey>>,
     pub(super) parallel: bool,
 }
 
@@ -190,11 +192,13 @@ impl Work<'_> {
                 let rule = culprit(&instance.progress, &reading);
                 part.done.panics.push(Panic { message: panic_message(&*panic), key: item.key.clone(), rule });
                 // Its mark moves past it: sent again, it would only panic again.
-                advance(instance, epoch, report);
+                let _ = advance(instance, epoch, report);
                 return reject(Rejection::Internal, tally);
             }
         };
-        advance(instance, epoch, report);
+        if advance(instance, epoch, report) {
+            part.done.went_back.push(item.key.clone());
+        }
         instance.skew_nanos = chunk.stream.skew_nanos.or(instance.skew_nanos);
         for rule in &instance.progress.plan.rules {
             // Rules of the server's own have no place among those in force.
@@ -231,6 +235,7 @@ impl Done {
         self.panics.extend(part.panics);
         self.evaluations.iter_mut().zip(part.evaluations).for_each(|(all, part)| *all += part);
         self.restarted.extend(part.restarted);
+        self.went_back.extend(part.went_back);
     }
 }
 
@@ -247,11 +252,13 @@ fn reading<'a>(chunk: &Chunk, item: &'a Item, report: &'a Report) -> Reading<'a>
     }
 }
 
-fn advance(instance: &mut InstanceState, epoch: u64, report: &Report) {
-    if report.sequence > 0 {
-        instance.marks.advance(epoch, report.sequence, report.wire_time);
-        instance.unsaved = true;
+/// Moves the report's mark; whether it went back to a numbering which another one had followed.
+fn advance(instance: &mut InstanceState, epoch: u64, report: &Report) -> bool {
+    if report.sequence == 0 {
+        return false;
     }
+    instance.unsaved = true;
+    instance.marks.advance(epoch, report.sequence, report.wire_time)
 }
 
 /// The first rule that panics on this report by itself.

@@ -60,11 +60,15 @@ impl Marks {
         }
     }
 
-    /// Moves the mark of `epoch` to an accepted report.
-    pub fn advance(&mut self, epoch: u64, sequence: u64, wire_time: u64) {
+    /// Moves the mark of `epoch` to an accepted report; whether another numbering has been in use since the last one.
+    pub fn advance(&mut self, epoch: u64, sequence: u64, wire_time: u64) -> bool {
         let mark = Mark { epoch, sequence, wire_time };
-        match self.0.iter().position(|m| m.epoch == epoch) {
-            Some(last) if last + 1 == self.0.len() => self.0[last] = mark,
+        let place = self.0.iter().position(|m| m.epoch == epoch);
+        match place {
+            Some(last) if last + 1 == self.0.len() => {
+                self.0[last] = mark;
+                return false;
+            }
             Some(place) => {
                 self.0.remove(place);
                 self.0.push(mark);
@@ -76,6 +80,7 @@ impl Marks {
                 self.0.push(mark);
             }
         }
+        place.is_some()
     }
 
     fn find(&self, epoch: u64) -> Option<&Mark> {
@@ -111,9 +116,17 @@ mod tests {
     }
 
     #[test]
+    fn going_back_to_an_earlier_numbering_is_told() {
+        let mut marks = Marks::default();
+        let turns = [(7, 1), (7, 2), (8, 1), (8, 2), (7, 3), (7, 4), (9, 1), (8, 3)];
+        let told = turns.map(|(epoch, sequence)| marks.advance(epoch, sequence, 0));
+        assert_eq!(told, [false, false, false, false, true, false, false, true]);
+    }
+
+    #[test]
     fn the_last_eight_numberings_are_remembered_by_use() {
         let mut marks = Marks::default();
-        (1..=8).for_each(|epoch| marks.advance(epoch, 100, 0));
+        (1..=8).for_each(|epoch| assert!(!marks.advance(epoch, 100, 0)));
         marks.advance(1, 101, 0);
         marks.advance(9, 1, 0);
         assert_eq!(marks.judge(1, 101, 0), Numbering::Duplicate);

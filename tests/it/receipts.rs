@@ -50,6 +50,21 @@ fn an_epoch_has_its_own_numbering_and_the_older_one_is_remembered() {
     assert_eq!(server.client().send_epoch(9, reports()).unwrap().accepted, 5);
 }
 
+/// A cloned host, or two replicas under the default name.
+#[test]
+fn two_agents_under_one_name_lose_no_report_and_are_told_of() {
+    let server = Server::start();
+    let (client, other) = (server.client(), server.client());
+    for n in 1..=12 {
+        for (client, epoch) in [(&client, 7), (&other, 8)] {
+            assert_eq!(client.send_epoch(epoch, [cpu("web", 1.0).numbered(n)]).unwrap().accepted, 1);
+        }
+    }
+    assert_eq!(server.figure("gopherwatch_numbering_returns_total"), 22.0);
+    let warned = server.logged(1, "two agents report as the same instance");
+    assert_eq!((warned[0]["level"].as_str(), warned[0]["service"].as_str()), (Some("WARNING"), Some("web")));
+}
+
 #[test]
 fn reports_without_a_number_are_never_duplicates() {
     let server = Server::start();

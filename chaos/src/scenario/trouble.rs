@@ -40,17 +40,19 @@ pub(super) enum Trouble {
 impl Trouble {
     /// Begins it; `None` for outages of another kind.
     pub(super) fn begin(how: Outage, world: &World) -> Option<Self> {
-        let mut conn = world.mariadb().conn();
+        // Not before it is known who asks: one that is stopped or dead greets nobody.
+        let connect = || world.mariadb().conn();
         let table = format!("{}.alerts", world.database());
         match how {
             Outage::ReadOnly => {
+                let mut conn = connect();
                 conn.query_drop("SET GLOBAL read_only = 1").unwrap();
                 Some(Self::ReadOnly(conn))
             }
             Outage::Altered => {
+                let (mut conn, mut other) = (connect(), connect());
                 conn.query_drop("START TRANSACTION").unwrap();
                 let _: Option<u64> = conn.query_first(format!("SELECT id FROM {table} LIMIT 1")).unwrap();
-                let mut other = world.mariadb().conn();
                 let sql = format!("ALTER TABLE {table} ADD COLUMN operators_note VARCHAR(20) NULL");
                 let alter = thread::spawn(move || other.query_drop(sql).unwrap());
                 eventually(SOON, "the ALTER waits", || {
@@ -61,6 +63,7 @@ impl Trouble {
                 Some(Self::Altered { reader: conn, alter })
             }
             Outage::Crowded => {
+                let mut conn = connect();
                 conn.query_drop(format!("SET GLOBAL max_connections = {FEW_CONNECTIONS}")).unwrap();
                 let mut crowded = Self::Crowded { admin: conn, guests: Vec::new() };
                 crowded.go_on(world);
