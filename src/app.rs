@@ -391,7 +391,9 @@ impl App {
         drop(lines.stop);
         finished &= join_until(lines.thread, deadline).is_some();
         waiting.on("receivers");
-        let answers = deadline.min(Instant::now() + ANSWERS_WAIT);
+        // What comes behind has the other half: a receiver that hangs is no reason to leave the journal unfinished.
+        let now = Instant::now();
+        let answers = now + ANSWERS_WAIT.min(deadline.saturating_duration_since(now) / 2);
         if join_until(receivers.thread, answers).is_none() {
             warn!(log, "left notifications under way: they are sent again after the next start");
         }

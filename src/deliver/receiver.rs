@@ -36,6 +36,8 @@ const N_AT_ONCE: usize = 8;
 const TICK: Duration = Duration::from_secs(1);
 /// How long to wait after the journal could not be read.
 const READ_RETRY_WAIT: Duration = Duration::from_secs(1);
+/// How long it is shown that something was given up: whoever looks in once a day sees it.
+const SHOWN_FOR: Duration = Duration::from_secs(24 * 3_600);
 /// Events that are looked through to say how many of them a removed receiver was not told.
 const MAX_COUNTED: usize = 100_000;
 
@@ -110,6 +112,7 @@ pub(super) fn start(target: Target, means: Means) -> io::Result<Running> {
         n_at_once: N_AT_ONCE,
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
     };
+    let gave_up = (cursor.n_dead() > 0).then(|| ("in an earlier run, see its log".to_owned(), Instant::now()));
     let sink = Sink {
         schedule: Schedule::new(options, cursor.position()),
         notifier: Arc::new(Notifier::new(&target, &origin)),
@@ -130,7 +133,7 @@ pub(super) fn start(target: Target, means: Means) -> io::Result<Running> {
         read_at: Instant::now(),
         began_at: Timestamp::now(),
         is_failing: false,
-        gave_up: None,
+        gave_up,
     };
     let thread = thread::Builder::new().name(format!("receiver-{name}")).spawn(move || sink.run())?;
     Ok(Running { commands, thread })
@@ -170,8 +173,8 @@ struct Sink {
     /// Raises that were received before are not timed: they wait since an earlier run.
     began_at: Timestamp,
     is_failing: bool,
-    /// What was given up, until something is told again.
-    gave_up: Option<String>,
+    /// What was given up last, and when; for [`SHOWN_FOR`].
+    gave_up: Option<(String, Instant)>,
 }
 
 impl Sink {
@@ -193,7 +196,7 @@ impl Sink {
                     Err(_) => self.doorbell = channel::never(),
                 },
                 recv(self.direct) -> event => match event {
-                    Ok(event) => self.schedule.read_directly(&event, now),
+                    Ok(event) => self.read_directly(&event, now),
                     Err(_) => self.direct = channel::never(),
                 },
                 recv(self.orders) -> order => match order {
@@ -248,11 +251,19 @@ impl Sink {
         }
     }
 
+    /// Only at the journal's end: what it has of the rule's alert before is told first.
+    fn read_directly(&mut self, event: &Event, now: Now) {
+        self.has_more = true;
+        self.read(now);
+        if self.schedule.read_to() >= self.stats.events.get() {
+            self.schedule.read_directly(event, now);
+        }
+    }
+
     fn finished(&mut self, task: &Task, outcome: Outcome) {
         match &outcome {
             Outcome::Done => {
                 self.figures.told.inc();
-                self.gave_up = None;
                 let notification = &task.notification;
                 if let (Occasion::Raise, [alert]) = (notification.occasion, &notification.alerts[..])
                     && alert.received_at >= self.began_at
@@ -271,7 +282,7 @@ impl Sink {
     fn settle(&mut self) {
         let dead = self.schedule.take_dead();
         if let Some(last) = dead.last() {
-            self.gave_up = Some(last.why.clone());
+            self.gave_up = Some((last.why.clone(), Instant::now()));
             self.tell_of_dead(&dead);
         }
         for Dead { seq, occasion, alert, n_alerts, why } in dead {
@@ -306,9 +317,12 @@ impl Sink {
             _ => {}
         }
         self.is_failing = failing.is_some();
+        if self.gave_up.as_ref().is_some_and(|(_, at)| at.elapsed() >= SHOWN_FOR) {
+            self.gave_up = None;
+        }
         let condition = match (failing, &self.gave_up) {
             (Some(failing), _) => Condition::Failing(failing.why.clone()),
-            (None, Some(why)) => Condition::GaveUp(why.clone()),
+            (None, Some((why, _))) => Condition::GaveUp(why.clone()),
             (None, None) => Condition::Fine,
         };
         self.board.set(name, condition);

@@ -82,6 +82,18 @@ impl JournalError {
         }
     }
 
+    /// Whether the file itself may not become larger, so that what goes out of it makes room. Nothing in it helps against a
+    /// disk that others have filled, or a lock that somebody holds.
+    pub(super) fn is_limit_of_file(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::Sqlite { source: rusqlite::Error::SqliteFailure(err, _), .. } => {
+                err.extended_code == ffi::SQLITE_IOERR_WRITE
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the same commit can succeed later: there is no room, or somebody holds the file. Anything else, a failed
     /// fsync above all, leaves us not knowing what is on the disk: start again and read it.
     pub(super) fn is_transient(&self) -> bool {

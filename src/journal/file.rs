@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use prost::Message;
@@ -18,7 +19,7 @@ use super::{
     error::JournalError,
     record::{self, CursorRecord, RecordError, RestoredInstance, RuleMessage, WindowsChange},
     seal::{self, seal},
-    sinks::{Changes, DeadLetter, Saved},
+    sinks::{Changes, DeadLetter, KEPT_LETTERS, Letters, Saved},
     space::Space,
 };
 use crate::{model::WallClock, rules::RuleRecord};
@@ -170,7 +171,7 @@ impl File {
     }
 
     /// How far each sink has come, and how many dead letters it has.
-    pub(super) fn sinks(&self) -> Result<BTreeMap<String, (Saved, u64)>, JournalError> {
+    pub(super) fn sinks(&self) -> Result<BTreeMap<String, Saved>, JournalError> {
         let failed = |source| self.failed("reading cursors from", source);
         let query = "SELECT name, body, (SELECT count(*) FROM dead_letters WHERE sink = name) FROM sinks";
         let mut statement = self.connection.prepare(query).map_err(failed)?;
@@ -180,8 +181,8 @@ impl File {
             let (name, body, n_dead): (String, Vec<u8>, u64) = row.try_into().map_err(failed)?;
             let record: CursorRecord =
                 decode(&[name.as_bytes()], &body).map_err(|err| self.damaged(format!("the cursor of {name}"), err))?;
-            let CursorRecord { seq, delivered, identity } = record;
-            sinks.insert(name, (Saved { seq, delivered, identity }, n_dead));
+            let CursorRecord { seq, delivered, identity, dead } = record;
+            sinks.insert(name, Saved { seq, delivered, dead: dead.unwrap_or(n_dead), identity });
         }
         Ok(sinks)
     }
@@ -286,7 +287,8 @@ impl File {
             if let Some(rules) = entries.iter().rev().find_map(|entry| entry.rules.as_ref()) {
                 save_rules(&transaction, rules)?;
             }
-            save_sinks(&transaction, sinks, now)?;
+            let letters = letters_of(&transaction, sinks, now)?;
+            save_sinks(&transaction, sinks, &letters)?;
             if let Some(delivered) = drop_to {
                 // By number where there are too many, by age else.
                 let spare = if too_many_bytes { delivered } else { delivered.saturating_sub(KEEP_DELIVERED_MAX) };
@@ -306,8 +308,10 @@ impl File {
         let now = self.clock.now_millis();
         let dropped = (|| {
             let transaction = self.connection.transaction()?;
-            save_sinks(&transaction, sinks, now)?;
+            // In this order: what is dropped makes the room for what is saved.
+            let letters = letters_of(&transaction, sinks, now)?;
             let dropped = drop_old(&transaction, delivered, delivered, now)?;
+            save_sinks(&transaction, sinks, &letters)?;
             let first_seq = first_seq(&transaction)?;
             transaction.commit()?;
             Ok(Counts { last_seq, first_seq, event_bytes: event_bytes.saturating_sub(dropped) })
@@ -394,30 +398,53 @@ fn save_rules(transaction: &Transaction<'_>, rules: &[RuleRecord]) -> rusqlite::
     Ok(())
 }
 
-fn save_sinks(transaction: &Transaction<'_>, changes: &Changes, now: i64) -> rusqlite::Result<()> {
+/// A dead letter as a row: sink, number, time, reason, body.
+type LetterRow = (Arc<str>, u64, i64, String, Vec<u8>);
+
+/// New dead letters, while their events are there: with those where they are kept with them, readable or not.
+fn letters_of(transaction: &Transaction<'_>, changes: &Changes, now: i64) -> rusqlite::Result<Vec<LetterRow>> {
+    let mut event = transaction.prepare_cached("SELECT at, body FROM events WHERE seq = ?1")?;
+    let mut rows = Vec::new();
+    for Letters { sink, letters, with_events } in &changes.buried {
+        let n_kept = if *with_events { letters.len() } else { KEPT_LETTERS };
+        for DeadLetter { seq, reason } in letters.iter().rev().take(n_kept) {
+            let found = event.query_row([seq], |row| row.try_into()).optional()?;
+            let (at, body): (i64, Vec<u8>) = found.unwrap_or((now, Vec::new()));
+            rows.push((sink.clone(), *seq, at, reason.clone(), if *with_events { body } else { Vec::new() }));
+        }
+    }
+    Ok(rows)
+}
+
+fn save_sinks(transaction: &Transaction<'_>, changes: &Changes, letters: &[LetterRow]) -> rusqlite::Result<()> {
+    // Before what is saved: one of the same name may have come since.
+    for name in &changes.removed {
+        transaction.execute("DELETE FROM sinks WHERE name = ?1", [&**name])?;
+        transaction.execute("DELETE FROM dead_letters WHERE sink = ?1", [&**name])?;
+    }
     let mut save = transaction.prepare_cached("INSERT OR REPLACE INTO sinks (name, body) VALUES (?1, ?2)")?;
-    for (name, Saved { seq, delivered, identity }) in &changes.moved {
-        let record = CursorRecord { seq: *seq, delivered: *delivered, identity: identity.clone() };
+    for (name, Saved { seq, delivered, dead, identity }) in &changes.moved {
+        let (seq, delivered, dead) = (*seq, *delivered, Some(*dead));
+        let record = CursorRecord { seq, delivered, identity: identity.clone(), dead };
         save.execute(params![&**name, seal(&[name.as_bytes()], record.encode_to_vec())])?;
     }
-    for (name, letters) in &changes.buried {
-        for DeadLetter { seq, reason } in letters {
-            // With its own body, readable or not; one that is missing leaves an empty one.
-            transaction
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO dead_letters (sink, seq, at, reason, body)
-                     SELECT ?1, ?2, coalesce(max(at), ?4), ?3, coalesce(max(body), x'') FROM events WHERE seq = ?2",
-                )?
-                .execute(params![&**name, seq, reason, now])?;
-        }
+    let mut add = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO dead_letters (sink, seq, at, reason, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    for (sink, seq, at, reason, body) in letters {
+        add.execute(params![&**sink, seq, at, reason, body])?;
+    }
+    let mut trim = transaction.prepare_cached(
+        "DELETE FROM dead_letters WHERE sink = ?1 AND seq <=
+            (SELECT seq FROM dead_letters WHERE sink = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+    )?;
+    for Letters { sink, .. } in changes.buried.iter().filter(|letters| !letters.with_events) {
+        trim.execute(params![&**sink, KEPT_LETTERS as u64])?;
     }
     for (name, seqs) in &changes.exhumed {
         for seq in seqs {
             transaction.execute("DELETE FROM dead_letters WHERE sink = ?1 AND seq = ?2", params![&**name, seq])?;
         }
-    }
-    for name in &changes.removed {
-        transaction.execute("DELETE FROM sinks WHERE name = ?1", [&**name])?;
     }
     Ok(())
 }

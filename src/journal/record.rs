@@ -26,6 +26,9 @@ pub(super) struct CursorRecord {
     pub(super) delivered: u64,
     #[prost(string, optional, tag = "3")]
     pub(super) identity: Option<String>,
+    /// `None`: as many as there are letters.
+    #[prost(uint64, optional, tag = "4")]
+    pub(super) dead: Option<u64>,
 }
 
 /// A rule in force, under its name.

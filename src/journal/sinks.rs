@@ -4,7 +4,11 @@
 //! delivered again (I10). The cursor, the count of what was delivered and the dead letters are one thing under one
 //! lock: saved together, they always add up.
 
-use std::{collections::BTreeMap, mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    mem,
+    sync::Arc,
+};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
@@ -14,6 +18,9 @@ use crate::model::Event;
 /// Events that may wait for a sink while the journal cannot commit them. Those that find no room come by the cursor.
 const MAX_DIRECT: usize = 10_000;
 
+/// Dead letters of a sink that may lose events: the latest of them are kept. Of one that gets every event all are.
+pub(super) const KEPT_LETTERS: usize = 1_000;
+
 /// How far a sink has come, as the journal remembers it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Saved {
@@ -21,6 +28,8 @@ pub(super) struct Saved {
     pub(super) seq: u64,
     /// Events that it has taken since the journal's creation.
     pub(super) delivered: u64,
+    /// Events that it could not take, and has not taken since: also those whose letters are kept no longer.
+    pub(super) dead: u64,
     /// What the events went to.
     pub(super) identity: Option<String>,
 }
@@ -36,10 +45,14 @@ pub struct DeadLetter {
 
 #[derive(Debug, Default)]
 struct Progress {
+    /// But for the dead letters, of which some lie behind the position.
     saved: Saved,
-    buried: Vec<DeadLetter>,
+    buried: VecDeque<DeadLetter>,
+    /// Letters behind the position that are too many to be kept.
+    unkept: Vec<u64>,
     exhumed: Vec<u64>,
     n_dead: u64,
+    is_essential: bool,
     give_up_to: u64,
     /// The journal is short of room, and nobody has looked since.
     is_room_wanted: bool,
@@ -96,7 +109,11 @@ impl SinkCursor {
     pub fn bury(&self, letter: DeadLetter) {
         let mut progress = self.progress.lock();
         progress.n_dead += 1;
-        progress.buried.push(letter);
+        progress.buried.push_back(letter);
+        if !progress.is_essential && progress.buried.len() > KEPT_LETTERS {
+            let unkept = progress.buried.pop_front().map(|letter| letter.seq);
+            progress.unkept.extend(unkept);
+        }
     }
 
     /// The sink has taken a dead letter after all.
@@ -163,8 +180,8 @@ struct Sink {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Sinks in the file that nobody has asked for yet, with their dead letters.
-    unclaimed: BTreeMap<String, (Saved, u64)>,
+    /// Sinks in the file that nobody has asked for yet.
+    unclaimed: BTreeMap<String, Saved>,
     sinks: Vec<Sink>,
     /// In the file, and no longer wanted.
     removed: Vec<Arc<str>>,
@@ -181,9 +198,18 @@ pub struct Sinks(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     pub(super) moved: Vec<(Arc<str>, Saved)>,
-    pub(super) buried: Vec<(Arc<str>, Vec<DeadLetter>)>,
+    pub(super) buried: Vec<Letters>,
     pub(super) exhumed: Vec<(Arc<str>, Vec<u64>)>,
     pub(super) removed: Vec<Arc<str>>,
+}
+
+/// New dead letters of a sink.
+#[derive(Debug)]
+pub(super) struct Letters {
+    pub(super) sink: Arc<str>,
+    pub(super) letters: Vec<DeadLetter>,
+    /// Whether their events are kept with them, and all of them: for a sink that may take them after all.
+    pub(super) with_events: bool,
 }
 
 impl Changes {
@@ -194,7 +220,7 @@ impl Changes {
 
 impl Sinks {
     /// The sinks in the file, and the first and the last event in it.
-    pub(super) fn new(unclaimed: BTreeMap<String, (Saved, u64)>, (first_seq, last_seq): (u64, u64)) -> Self {
+    pub(super) fn new(unclaimed: BTreeMap<String, Saved>, (first_seq, last_seq): (u64, u64)) -> Self {
         Self(Arc::new(Mutex::new(Inner { unclaimed, first_seq, last_seq, ..Inner::default() })))
     }
 
@@ -214,15 +240,13 @@ impl Sinks {
         if let Some(sink) = inner.sinks.iter().find(|sink| &*sink.cursor.name == name) {
             return sink.cursor.clone();
         }
-        inner.removed.retain(|removed| &**removed != name);
-        let known = inner.unclaimed.remove(name);
-        let in_file = known.as_ref().map(|(saved, _)| saved.clone());
+        let in_file = inner.unclaimed.remove(name);
         // One that gets every event has them all before it, however late it is first saved.
         let begin = if is_essential { (inner.first_seq - 1).min(inner.last_seq) } else { inner.last_seq };
-        let (saved, n_dead) = known.unwrap_or((Saved { seq: begin, ..Saved::default() }, 0));
+        let saved = in_file.clone().unwrap_or(Saved { seq: begin, ..Saved::default() });
         let (ring, doorbell) = bounded(1);
         let (direct, at_once) = bounded(MAX_DIRECT);
-        let progress = Progress { saved, n_dead, ..Progress::default() };
+        let progress = Progress { n_dead: saved.dead, saved, is_essential, ..Progress::default() };
         let cursor =
             SinkCursor { name: name.into(), progress: Arc::new(Mutex::new(progress)), doorbell, direct: at_once };
         inner.sinks.push(Sink { cursor: cursor.clone(), ring, direct, in_file, is_essential });
@@ -260,16 +284,19 @@ impl Sinks {
     pub(super) fn changes(&self) -> Changes {
         let inner = self.0.lock();
         let mut changes = Changes { removed: inner.removed.clone(), ..Changes::default() };
-        for Sink { cursor, in_file, .. } in &inner.sinks {
+        for Sink { cursor, in_file, is_essential, .. } in &inner.sinks {
             let progress = cursor.progress.lock();
-            if in_file.as_ref() != Some(&progress.saved) {
-                changes.moved.push((cursor.name.clone(), progress.saved.clone()));
-            }
-            // One that the cursor has not passed yet is tried again after a crash.
             let seq = progress.saved.seq;
-            let buried: Vec<_> = progress.buried.iter().filter(|letter| letter.seq <= seq).cloned().collect();
-            if !buried.is_empty() {
-                changes.buried.push((cursor.name.clone(), buried));
+            // One that the cursor has not passed yet is tried again after a crash.
+            let letters: Vec<_> = progress.buried.iter().filter(|letter| letter.seq <= seq).cloned().collect();
+            let n_behind = progress.buried.len() - letters.len() + progress.unkept.iter().filter(|n| **n > seq).count();
+            let saved = Saved { dead: progress.n_dead - n_behind as u64, ..progress.saved.clone() };
+            if in_file.as_ref() != Some(&saved) {
+                changes.moved.push((cursor.name.clone(), saved));
+            }
+            if !letters.is_empty() {
+                let (sink, with_events) = (cursor.name.clone(), *is_essential);
+                changes.buried.push(Letters { sink, letters, with_events });
             }
             if !progress.exhumed.is_empty() {
                 changes.exhumed.push((cursor.name.clone(), progress.exhumed.clone()));
@@ -289,12 +316,16 @@ impl Sinks {
         }
         for sink in &inner.sinks {
             let mut progress = sink.cursor.progress.lock();
-            let of = |(name, _): &&(Arc<str>, Vec<DeadLetter>)| *name == sink.cursor.name;
-            for (_, letters) in changes.buried.iter().filter(of) {
-                progress.buried.retain(|letter| !letters.contains(letter));
+            for buried in changes.buried.iter().filter(|buried| buried.sink == sink.cursor.name) {
+                let saved: HashSet<u64> = buried.letters.iter().map(|letter| letter.seq).collect();
+                progress.buried.retain(|letter| !saved.contains(&letter.seq));
+            }
+            for (_, saved) in changes.moved.iter().filter(|(name, _)| *name == sink.cursor.name) {
+                progress.unkept.retain(|seq| *seq > saved.seq);
             }
             for (_, seqs) in changes.exhumed.iter().filter(|(name, _)| *name == sink.cursor.name) {
-                progress.exhumed.retain(|seq| !seqs.contains(seq));
+                let saved: HashSet<u64> = seqs.iter().copied().collect();
+                progress.exhumed.retain(|seq| !saved.contains(seq));
             }
         }
     }
@@ -310,7 +341,7 @@ impl Sinks {
         }
     }
 
-    /// Gives an event that cannot be committed now to those who would rather hear of it twice than late.
+    /// Gives a raise that cannot be committed now to every sink that may lose events.
     pub(super) fn tell_directly(&self, event: &Event) {
         for sink in self.0.lock().sinks.iter().filter(|sink| !sink.is_essential) {
             // Full: it comes by the cursor.
@@ -318,16 +349,16 @@ impl Sinks {
         }
     }
 
-    /// The journal is short of room: each sink that can is to give up a quarter of what is behind it, of what the
-    /// essential ones are done with, and these are to want no more kept than they must.
-    pub(crate) fn ask_for_room(&self) {
+    /// The journal is short of room: the essential sinks are to want no more kept than they must, and with `gives_up` each
+    /// sink that can is to give up a quarter of what is behind it, of what the essential ones are done with.
+    pub(crate) fn ask_for_room(&self, gives_up: bool) {
         let inner = self.0.lock();
         let essential = inner.sinks.iter().filter(|sink| sink.is_essential).map(|sink| sink.cursor.position()).min();
         let limit = essential.unwrap_or(inner.last_seq);
         for sink in &inner.sinks {
             let mut progress = sink.cursor.progress.lock();
             progress.is_room_wanted = true;
-            if !sink.is_essential {
+            if gives_up && !sink.is_essential {
                 let behind = inner.last_seq.saturating_sub(progress.saved.seq);
                 progress.give_up_to = (progress.saved.seq + behind.div_ceil(4)).min(limit);
             }
@@ -339,6 +370,24 @@ impl Sinks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn letters_behind_the_position_are_counted_and_saved_when_it_comes_to_them() {
+        let sinks = Sinks::new(BTreeMap::new(), (1, 9_000));
+        let ops = sinks.add("ops");
+        sinks.saved(&sinks.changes());
+        // Everything is refused but the first, which is tried for long.
+        for n in 1..=3_000 {
+            ops.bury(DeadLetter { seq: 9_001 + n, reason: "no".to_owned() });
+        }
+        assert!(sinks.changes().is_empty(), "after a crash they are told again");
+        assert_eq!((ops.n_dead(), ops.progress.lock().buried.len()), (3_000, KEPT_LETTERS));
+        ops.advance(12_001);
+        let changes = sinks.changes();
+        assert_eq!((changes.moved[0].1.dead, changes.buried[0].letters.len()), (3_000, KEPT_LETTERS));
+        sinks.saved(&changes);
+        assert!(sinks.changes().is_empty() && ops.progress.lock().unkept.is_empty());
+    }
 
     /// A store that went down for more than ten minutes, or while the disk was full, used to lose its last second: what it
     /// had had was dropped before it could be delivered again (seeds 1280, 1441 and 1550 of the simulation).

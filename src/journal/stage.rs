@@ -4,6 +4,7 @@
 //! what they raise is told to receivers at once. It goes on by itself when it can commit again.
 
 use std::{
+    collections::HashSet,
     mem,
     sync::Arc,
     thread,
@@ -23,7 +24,7 @@ use crate::{
     dispatch::Receipt,
     health::{Condition, Health},
     log::chain,
-    model::{Alert, EventKind, Timestamp},
+    model::{Alert, Event, EventKind, InstanceKey, Name, Timestamp},
     stats::Stats,
 };
 
@@ -76,6 +77,8 @@ pub(crate) struct Stage<D> {
     last_commit: Option<Instant>,
     /// When a commit that failed is tried again, and how long to wait if it fails then.
     retry: Option<(Instant, Duration)>,
+    /// Whose end waits to be written down, and is told only then: instances and rules.
+    untold: HashSet<(Arc<InstanceKey>, Name)>,
 }
 
 /// Entries that are not durable yet, oldest first.
@@ -99,6 +102,7 @@ impl<D: Disk> Stage<D> {
             last_clean: now,
             last_commit: None,
             retry: None,
+            untold: HashSet::new(),
         }
     }
 
@@ -157,7 +161,7 @@ impl<D: Disk> Stage<D> {
 
     pub(crate) fn add(&mut self, entry: Entry) {
         if self.retry.is_some() {
-            entry.events.iter().for_each(|event| self.sinks.tell_directly(event));
+            entry.events.iter().for_each(|event| tell_directly(&self.sinks, &mut self.untold, event));
         }
         self.waiting.weight += entry.weight();
         self.waiting.n_events += entry.events.len();
@@ -182,6 +186,7 @@ impl<D: Disk> Stage<D> {
             self.last_commit = Some(now);
             self.sinks.saved(&sinks);
             if mem::take(&mut self.retry).is_some() {
+                self.untold.clear();
                 info!(self.log, "the journal writes again");
                 self.look_at_room()?;
             }
@@ -206,12 +211,12 @@ impl<D: Disk> Stage<D> {
         if self.retry.is_none() {
             error!(self.log, "the journal cannot write: receipts wait until it can"; "error" => reason);
             let events = self.waiting.entries.iter().flat_map(|entry| &entry.events);
-            events.for_each(|event| self.sinks.tell_directly(event));
+            events.for_each(|event| tell_directly(&self.sinks, &mut self.untold, event));
         }
         self.stats.journal_errors.inc();
         let wait = self.retry.map_or(RETRY_WAIT.0, |(_, wait)| wait);
         self.retry = Some((now + wait, (wait * 2).min(RETRY_WAIT.1)));
-        self.sinks.ask_for_room();
+        self.sinks.ask_for_room(err.is_limit_of_file());
         self.disk.file().space().throw_ballast();
         self.make_room()
     }
@@ -236,7 +241,7 @@ impl<D: Disk> Stage<D> {
         let fill = file.fill();
         self.stats.journal_fill.set(fill);
         if fill >= SHORT_OF_ROOM {
-            self.sinks.ask_for_room();
+            self.sinks.ask_for_room(true);
         }
         if self.retry.is_some() {
             return Ok(());
@@ -277,6 +282,19 @@ impl<D: Disk> Stage<D> {
             entry.receipts.into_iter().for_each(Receipt::give);
         }
         self.sinks.committed(last_seq);
+    }
+}
+
+/// Gives a raise that cannot be committed now to those who would rather hear of it twice than late, unless the end of the
+/// rule's alert before it waits, too: nobody is to take that for the end of this one, and until then they know that it fires.
+fn tell_directly(sinks: &Sinks, untold: &mut HashSet<(Arc<InstanceKey>, Name)>, event: &Event) {
+    let whose = || (event.alert.key.clone(), event.alert.rule.clone());
+    match event.kind {
+        EventKind::Raise if !untold.contains(&whose()) => sinks.tell_directly(event),
+        EventKind::Resolve => {
+            untold.insert(whose());
+        }
+        _ => {}
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Webhook {
     receiver: Name,
     url: String,
     key: Option<hmac::Key>,
+    /// Parts of the URL that admit to it.
+    secrets: Vec<String>,
     origin: String,
     agent: Agent,
 }
@@ -71,6 +73,7 @@ impl Webhook {
             receiver,
             url: config.url.clone(),
             key: secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.bytes())),
+            secrets: secrets(&config.url),
             origin: origin.to_owned(),
             agent: Agent::with_parts(options, DefaultConnector::new(), addresses),
         }
@@ -83,12 +86,17 @@ impl Webhook {
             .post(&self.url)
             .header("Content-Type", "application/json")
             .header("Idempotency-Key", &notification.key);
-        if let Some(key) = &self.key {
-            request = request.header("X-GopherWatch-Signature", signature(key, &body));
+        let signature = self.key.as_ref().map(|key| signature(key, &body));
+        if let Some(signature) = &signature {
+            request = request.header("X-GopherWatch-Signature", signature);
         }
+        let hidden = |text: String| {
+            let secrets = self.secrets.iter().chain(&signature);
+            secrets.fold(text, |text, secret| text.replace(secret.trim_start_matches("sha256="), "[hidden]"))
+        };
         match request.send(&body[..]) {
-            Ok(answer) => judge(answer),
-            Err(err) => Outcome::Retry { after: None, why: chain(&err) },
+            Ok(answer) => judge(answer, hidden),
+            Err(err) => Outcome::Retry { after: None, why: hidden(chain(&err)) },
         }
     }
 }
@@ -110,21 +118,33 @@ fn signature(key: &hmac::Key, body: &[u8]) -> String {
     tag.as_ref().iter().fold("sha256=".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// What the answer means: 2xx is done, 408, 429 and 5xx may pass, everything else will not.
-fn judge(answer: Response<Body>) -> Outcome {
+/// What of a URL nobody is to read on a page or in a log: its path and query, and long parts of these, longest first.
+fn secrets(url: &str) -> Vec<String> {
+    const SHORTEST: usize = 6;
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let Some(begin) = url[host..].find(['/', '?']).map(|at| host + at) else { return Vec::new() };
+    let whole = &url[begin..];
+    let mut secrets: Vec<_> = whole.split(['/', '?', '&', '=']).chain([whole]).map(str::to_owned).collect();
+    secrets.retain(|part| part.len() >= SHORTEST);
+    secrets.sort_by_key(|part| std::cmp::Reverse(part.len()));
+    secrets
+}
+
+/// What the answer means: 2xx is done, 408, 429 and 5xx may pass, everything else will not. Where a redirect leads to is
+/// not told: that, too, may be what admits to it.
+fn judge(answer: Response<Body>, hidden: impl Fn(String) -> String) -> Outcome {
     let status = answer.status();
     let after = retry_after(answer.headers(), SystemTime::now());
-    let location = answer.headers().get("location").map(|to| to.as_bytes().to_owned());
     let mut said = Vec::new();
     // Read to its end where that is near, so that the connection can be used again; how that goes changes nothing.
     let _ = answer.into_body().into_reader().take(MAX_ANSWER_BYTES).read_to_end(&mut said);
     if status.is_success() {
         return Outcome::Done;
     }
-    let said = shown(&location.filter(|_| status.is_redirection()).unwrap_or(said));
+    let said = shown(&hidden(String::from_utf8_lossy(&said).into_owned()));
     let why = match (status.is_redirection(), said.is_empty()) {
         (true, _) => {
-            format!("it answered {status}, to {said}: redirects are not followed, put that URL into the rule file")
+            format!("it answered {status}: redirects are not followed, put the URL that it leads to into the rule file")
         }
         (false, true) => format!("it answered {status}"),
         (false, false) => format!("it answered {status}: {said}"),
@@ -136,8 +156,7 @@ fn judge(answer: Response<Body>) -> Outcome {
     }
 }
 
-fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+fn shown(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN_CHARS).collect();
     text.trim().to_owned()
 }

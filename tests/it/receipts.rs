@@ -61,7 +61,8 @@ fn two_agents_under_one_name_lose_no_report_and_are_told_of() {
         }
     }
     assert_eq!(server.figure("gopherwatch_numbering_returns_total"), 22.0);
-    let warned = server.logged(1, "two agents report as the same instance");
+    let warned =
+        server.logged(1, "two agents report as the same instance: give each a name of its own with --instance");
     assert_eq!((warned[0]["level"].as_str(), warned[0]["service"].as_str()), (Some("WARNING"), Some("web")));
 }
 

@@ -186,13 +186,16 @@ fn what_is_refused_or_sent_on_is_a_dead_letter_and_the_rest_goes_on() {
     hook.posts_of(2);
     server.client().send([cpu("c", 95.0)]).unwrap();
     hook.posts_of(3);
-    eventually(SOON, "all is well", || check(&server).1 == "ok");
+    eventually(SOON, "it is told again", || server.figure("gopherwatch_receiver_notifications_total") == 1.0);
     assert!(other.posts().is_empty());
     assert_eq!(server.figure("gopherwatch_receiver_dead_letters"), 2.0);
+    let (_, status, detail) = check(&server);
+    assert!(status == "degraded" && detail.contains("404"), "whoever looks in later is to see it: {detail}");
     server.settle();
     server.stop();
     let server = server.start_again("");
     assert_eq!(server.figure("gopherwatch_receiver_dead_letters"), 2.0, "they are kept");
+    eventually(SOON, "and shown", || check(&server).2.starts_with("ops was not told"));
     assert_eq!(hook.posts().len(), 3, "and nothing is told twice");
 }
 

@@ -12,6 +12,7 @@ use super::{Outcome, Run};
 use crate::{
     agent::Load,
     generator::Shape,
+    listener::Listener,
     server::Room,
     small_disk::SmallDisk,
     wait::{SOON, found},
@@ -34,7 +35,7 @@ const STILL: Duration = Duration::from_secs(2);
 pub fn full_disk(run: &Run, name: &str) -> Outcome {
     let began = Instant::now();
     let mut disk = None;
-    let mut world = World::start_in(&run.programs, name, run.store, None, |data| {
+    let mut world = World::start_in(&run.programs, name, run.store, Some(Listener::start()), |data| {
         let mounted = Arc::new(SmallDisk::mount(data, DISK_MIB).unwrap_or_else(|err| panic!("{err}")));
         disk = Some(mounted.clone());
         Room::Disk(mounted)
@@ -86,7 +87,8 @@ pub fn full_disk(run: &Run, name: &str) -> Outcome {
 pub fn full_journal(run: &Run, name: &str) -> Outcome {
     assert_eq!(run.store, Store::Mariadb, "the server's own store does not go away");
     let began = Instant::now();
-    let mut world = World::start_in(&run.programs, name, run.store, None, |_| Room::Journal(JOURNAL_MIB));
+    let mut world =
+        World::start_in(&run.programs, name, run.store, Some(Listener::start()), |_| Room::Journal(JOURNAL_MIB));
     let storm = Load { streams: 2, instances: 40, pace_ms: 20, rotate_ms: 300, shape: Shape::Storm, seed: run.seed };
     world.add_agent(storm);
     world.mariadb().pause();

@@ -1,10 +1,15 @@
 //! The journal's thread on a disk that fails, step by step.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use super::*;
-use crate::journal::{
-    file::Batch,
-    sinks::Changes,
-    stage::{Disk, Stage},
+use crate::{
+    journal::{
+        file::Batch,
+        sinks::{Changes, KEPT_LETTERS},
+        stage::{Disk, Stage},
+    },
+    model::{Event, EventKind, WallClock},
 };
 
 /// The real file, behind a disk that is full, or fails otherwise, while `is_full`.
@@ -72,6 +77,95 @@ fn while_the_disk_is_full_receipts_wait_and_receivers_are_told_at_once() {
     assert_eq!(stage.health.checks()["journal"].condition, Condition::Ok);
     stage.add(raise("c").1);
     assert!(ops.direct().try_recv().is_err(), "what can be committed comes by the cursor alone");
+}
+
+/// The end of an alert used to be told behind the beginning of the next one, and whoever goes by labels took that for closed.
+#[test]
+fn while_an_end_cannot_be_written_down_what_begins_behind_it_is_not_told_directly() {
+    let dir = TempDir::new().expect("a folder");
+    let now = Instant::now();
+    let (mut stage, sinks) = stage(&dir, now);
+    let ops = sinks.add("ops");
+    stage.disk.is_full = true;
+    let (alert, first) = raise("a");
+    let ended = Event { kind: EventKind::Resolve, alert };
+    stage.add(Entry { events: vec![ended], ..Entry::default() });
+    stage.step(now).expect("it can wait");
+    stage.add(first);
+    stage.add(raise("b").1);
+    let told: Vec<_> = ops.direct().try_iter().map(|event| event.alert.key.service().to_owned()).collect();
+    assert_eq!(told, ["b"], "of a everybody knows that it fires, and more can wait");
+    stage.disk.is_full = false;
+    stage.step(now + Duration::from_secs(1)).expect("it works again");
+    stage.disk.is_full = true;
+    stage.add(raise("a").1);
+    stage.step(now + Duration::from_secs(2)).expect("it can wait");
+    assert_eq!(ops.direct().try_iter().count(), 1, "the end is written down");
+}
+
+/// A lock or a disk that others had filled used to cost a receiver a quarter of what it had not been told, each second.
+#[test]
+fn receivers_give_up_events_for_the_files_own_limit_alone() {
+    let dir = TempDir::new().expect("a folder");
+    let mut now = Instant::now();
+    let (mut stage, sinks) = stage(&dir, now);
+    let (store, ops) = (sinks.add(SINK), sinks.add("ops"));
+    (0..8).for_each(|n| stage.add(raise(&format!("service-{n}")).1));
+    stage.step(now).expect("durable");
+    store.advance(8);
+    stage.disk.is_full = true;
+    for failure in [rusqlite::ffi::SQLITE_FULL, rusqlite::ffi::SQLITE_BUSY, rusqlite::ffi::SQLITE_IOERR_WRITE] {
+        stage.disk.failure = failure;
+        stage.add(raise("late").1);
+        now += Duration::from_secs(2);
+        stage.step(now).expect("it can wait");
+        let is_files = failure == rusqlite::ffi::SQLITE_IOERR_WRITE;
+        assert_eq!(ops.give_up_to(), if is_files { 2 } else { 0 }, "{failure}");
+    }
+}
+
+/// A receiver that refuses everything used to fill the journal with its dead letters, for good.
+#[test]
+fn dead_letters_of_a_receiver_are_counted_few_and_gone_with_it() {
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().join("journal.db");
+    let hand = Arc::new(AtomicI64::new(Timestamp::now().as_nanos()));
+    let letters = || -> (u64, Option<u64>) {
+        let query = "SELECT count(*), sum(length(body)) FROM dead_letters";
+        sqlite(&dir).query_row(query, [], |row| row.try_into()).expect("a table")
+    };
+    {
+        let file = File::open(&path, 4 << 20).expect("a journal").by(WallClock::Hand(hand.clone()));
+        let sinks = Sinks::new(file.sinks().expect("readable"), file.bounds());
+        let (store, ops) = (sinks.add_essential(SINK), sinks.add("ops"));
+        let mut now = Instant::now();
+        let ends = (Arc::new(Stats::new()), Health::new());
+        let mut stage = Stage::new(file, sinks.clone(), ends, Logger::root(Discard, o!()), now);
+        let (_, Entry { events, .. }) = raise("a");
+        for _ in 0..100 {
+            stage.add(Entry { events: vec![events[0].clone(); 200], ..Entry::default() });
+            let before = sinks.last_seq();
+            for _ in 0..5 {
+                now += Duration::from_secs(3);
+                hand.fetch_add(3_000_000_000, Ordering::Relaxed);
+                stage.step(now).expect("it can wait");
+            }
+            assert_eq!(sinks.last_seq(), before + 200, "it goes on");
+            for seq in before + 1..=sinks.last_seq() {
+                ops.bury(DeadLetter { seq, reason: format!("it answered 404 Not Found to number {seq}") });
+            }
+            ops.advance(sinks.last_seq());
+            store.advance(sinks.last_seq());
+        }
+        stage.step(now + Duration::from_secs(3)).expect("saved");
+    }
+    assert_eq!(letters(), (KEPT_LETTERS as u64, Some(0)), "the latest, without their events");
+    let journal = open(&dir);
+    assert_eq!(journal.sinks().add("ops").n_dead(), 20_000, "all are counted");
+    journal.sinks().remove("ops");
+    end(run(journal));
+    assert_eq!(letters().0, 0);
+    assert_eq!(open(&dir).sinks().add("ops").n_dead(), 0, "one of that name begins anew");
 }
 
 #[test]
@@ -164,12 +258,12 @@ fn a_sink_that_is_behind_gives_up_its_oldest_when_the_room_is_short_but_never_mo
         stage.add(raise(&format!("service-{n}")).1);
     }
     stage.step(now).expect("durable");
-    sinks.ask_for_room();
+    sinks.ask_for_room(true);
     assert_eq!((ops.give_up_to(), store.give_up_to()), (0, 0), "the store has had nothing");
     store.advance(8);
-    sinks.ask_for_room();
+    sinks.ask_for_room(true);
     assert_eq!((ops.give_up_to(), store.give_up_to()), (2, 0));
     ops.advance(2);
-    sinks.ask_for_room();
+    sinks.ask_for_room(true);
     assert_eq!(ops.give_up_to(), 4);
 }

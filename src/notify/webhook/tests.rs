@@ -168,9 +168,22 @@ fn a_redirect_is_not_followed() {
         let answer: &'static str =
             format!("HTTP/1.1 {status} X\r\nlocation: http://{to}/\r\ncontent-length: 0\r\n\r\n").leak();
         let Outcome::Refused { why } = outcome(answer) else { panic!("{status} is an answer like another") };
-        assert!(why.contains(&format!("http://{to}/")) && why.contains("redirects are not followed"), "{why}");
+        assert!(why.contains("redirects are not followed") && !why.contains(&to.to_string()), "{why}");
         assert_eq!(other.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "nobody came by {status}");
     }
+}
+
+/// Pages of errors like to repeat what they were asked for.
+#[test]
+fn what_admits_to_a_webhook_is_not_shown_when_its_answer_repeats_it() {
+    let secrets = secrets("https://example.com/hooks/T0KEN-1?key=s3cr3tkey&x=1");
+    let said = secrets
+        .iter()
+        .fold("no T0KEN-1 at /hooks/T0KEN-1?key=s3cr3tkey&x=1, key s3cr3tkey".to_owned(), |text, part| {
+            text.replace(part, "[hidden]")
+        });
+    assert_eq!(said, "no [hidden] at [hidden], key [hidden]");
+    assert!(super::secrets("https://example.com").is_empty() && super::secrets("https://example.com/").is_empty());
 }
 
 #[test]

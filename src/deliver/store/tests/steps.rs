@@ -242,7 +242,7 @@ fn asked_for_room_it_finds_out_whether_what_the_store_has_had_is_safe() {
     let mut run = Run::new(&journal, &store);
     let asked_after = |run: &mut Run, seconds: u64| {
         run.now += Duration::from_secs(seconds);
-        journal.sinks().ask_for_room();
+        journal.sinks().ask_for_room(false);
         run.writer.step(run.now)
     };
     run.until_rest();
