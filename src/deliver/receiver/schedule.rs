@@ -85,6 +85,8 @@ struct Job {
     at: Timestamp,
     notification: Arc<Notification>,
     n_failed: u32,
+    /// What happened last.
+    why: Option<String>,
 }
 
 /// The notifications of one rule about one instance, in order; or a digest.
@@ -117,6 +119,7 @@ pub(super) struct Schedule {
     late: Late,
     told_directly: HashSet<Uuid>,
     failing: Option<Failing>,
+    n_failed_in_a_row: usize,
     /// Counts the changes between failing and not, so that answers to what was sent before one do not count behind it.
     round: u64,
     dead: Vec<Dead>,
@@ -142,6 +145,7 @@ impl Schedule {
             late: Late::default(),
             told_directly: HashSet::new(),
             failing: None,
+            n_failed_in_a_row: 0,
             round: 0,
             dead: Vec::new(),
         }
@@ -265,7 +269,7 @@ impl Schedule {
         if queue.jobs.is_empty() && !queue.is_under_way {
             self.ready.push_back(id);
         }
-        queue.jobs.push_back(Job { seqs, at, notification: Arc::new(notification), n_failed: 0 });
+        queue.jobs.push_back(Job { seqs, at, notification: Arc::new(notification), n_failed: 0, why: None });
         self.n_waiting += 1;
     }
 
@@ -297,12 +301,23 @@ impl Schedule {
     pub(super) fn finished(&mut self, task: &Task, outcome: Outcome, now: Now) {
         self.n_under_way -= 1;
         match &outcome {
-            Outcome::Retry { after, why } => self.fails(task.round, *after, why, now.instant),
-            Outcome::Done | Outcome::Refused { .. } if task.round == self.round && self.failing.is_some() => {
-                self.failing = None;
-                self.round += 1;
+            Outcome::Retry { after, why } => {
+                self.n_failed_in_a_row += 1;
+                // One that fails now and then is not left alone for it: the others go on, and this one is tried again.
+                let first = self.queues.get(&task.queue).and_then(|queue| queue.jobs.front());
+                let is_first_time = first.is_none_or(|job| job.n_failed == 0);
+                let is_mishap = after.is_none() && is_first_time && self.n_failed_in_a_row < self.options.n_at_once;
+                if self.failing.is_some() || !is_mishap {
+                    self.fails(task.round, *after, why, now.instant);
+                }
             }
-            Outcome::Done | Outcome::Refused { .. } => {}
+            Outcome::Done | Outcome::Refused { .. } => {
+                self.n_failed_in_a_row = 0;
+                if task.round == self.round && self.failing.is_some() {
+                    self.failing = None;
+                    self.round += 1;
+                }
+            }
         }
         let Some(queue) = self.queues.get_mut(&task.queue) else { return };
         queue.is_under_way = false;
@@ -317,8 +332,9 @@ impl Schedule {
                 self.take_first(task.queue);
                 self.go_on(task.queue);
             }
-            Outcome::Retry { after, .. } => {
+            Outcome::Retry { after, why } => {
                 job.n_failed += 1;
+                job.why = Some(why);
                 let wait = RETRY_WAIT.0 * 2_u32.saturating_pow(job.n_failed - 1).min(64);
                 let wait = wait.min(RETRY_WAIT.1).mul_f64(self.jitter()).max(after.unwrap_or_default());
                 self.n_delayed += 1;
@@ -415,11 +431,12 @@ impl Schedule {
             if queue.is_under_way || !queue.jobs.front().is_some_and(is_old) {
                 return;
             }
-            let why = match &self.failing {
-                Some(failing) => format!("it could not be told within 24 h: {}", failing.why),
+            let job = self.take_first(id);
+            let own = job.as_ref().and_then(|job| job.why.as_ref());
+            let why = match own.or(self.failing.as_ref().map(|failing| &failing.why)) {
+                Some(why) => format!("it could not be told within 24 h: {why}"),
                 None => "it could not be told within 24 h".to_owned(),
             };
-            let job = self.take_first(id);
             self.bury_job(job, &why);
             self.forget_if_empty(id);
         }

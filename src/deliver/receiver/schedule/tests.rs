@@ -252,6 +252,27 @@ fn one_at_a_time_finds_out_whether_it_works_again() {
     assert_eq!(it.begin().len(), 4);
 }
 
+/// One failure in fifty used to hold the whole receiver for up to a second, each time.
+#[test]
+fn a_receiver_that_fails_now_and_then_is_told_on() {
+    let mut it = Stepped::new();
+    let mut n_told = 0;
+    for n in 0..1_000 {
+        it.raise(&alert(&n.to_string()));
+        for (place, task) in it.begin().into_iter().enumerate() {
+            let fails = n % 10 == 0 && place == 0;
+            n_told += usize::from(!fails);
+            it.finish(&task, if fails { retry(None) } else { Outcome::Done });
+            assert!(it.schedule.failing().is_none(), "number {n}");
+        }
+        it.passes(SECOND / 100);
+    }
+    assert!(n_told > 850, "{n_told} in ten seconds");
+    it.passes(SECOND * 2);
+    n_told += it.tell().len();
+    assert_eq!((n_told, it.schedule.n_open()), (1_000, 0));
+}
+
 #[test]
 fn one_that_fails_alone_does_not_hold_up_the_others() {
     let mut it = Stepped::new();
