@@ -22,7 +22,7 @@ use std::{
 };
 
 use crossbeam_channel::{Sender, bounded};
-use slog::{Logger, error, warn};
+use slog::{Logger, error};
 use uuid::Uuid;
 
 pub use error::JournalError;
@@ -169,10 +169,6 @@ impl Journal {
     pub fn start(self, stats: Arc<Stats>, health: Health, log: &Logger) -> io::Result<Running> {
         let (entries, input) = bounded(MAX_WAITING_ENTRIES);
         let log = log.new(slog::o!("thread" => "journal"));
-        if let Err(err) = self.file.mark_log() {
-            // It only helps to notice damage. What is wrong, if it lasts, comes up at the first commit.
-            warn!(log, "the journal's file has no mark"; "error" => chain(&err));
-        }
         let stage = self.into_stage(|file| file, (stats, health), log, Instant::now());
         let run = move || stage.run(&input)?.close();
         let thread = thread::Builder::new().name("journal".to_owned()).spawn(run)?;

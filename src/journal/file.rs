@@ -1,6 +1,5 @@
 //! The journal's SQLite file: opening it, what it remembers, and one commit.
 
-mod log_mark;
 mod schema;
 
 use std::{
@@ -90,10 +89,6 @@ impl File {
         if !(0..=LAYOUT).contains(&found) {
             return Err(JournalError::Layout { path: path.to_owned(), found, wanted: LAYOUT });
         }
-        // Before anything is written: that would be in the log.
-        if log_mark::is_log_gone(&connection).map_err(fail("looking at the log of"))? {
-            return Err(damaged("its log, journal.db-wal,", RecordError::Missing));
-        }
         let max_pages = max_bytes / PAGE_BYTES;
         // FULL: a commit is on the disk before it is receipted (I9).
         let set_up = |connection: &mut Connection| -> rusqlite::Result<()> {
@@ -124,11 +119,6 @@ impl File {
             clock: WallClock::System,
             connection,
         })
-    }
-
-    /// It is going to be written: see [`log_mark`].
-    pub(super) fn mark_log(&self) -> Result<(), JournalError> {
-        log_mark::put(&self.connection).map_err(|source| self.failed("marking", source))
     }
 
     /// The same file by another clock.

@@ -224,45 +224,6 @@ fn a_journal_that_has_lost_its_contents_is_not_begun_anew_unasked() {
     assert_eq!(open(&dir).last_seq(), 0, "moved away is asked for");
 }
 
-/// SQLite takes a log that is gone for an empty one: a young journal began anew in silence.
-#[test]
-fn a_journal_whose_log_is_gone_is_refused_and_one_that_was_killed_or_closed_is_not() {
-    let dir = TempDir::new().expect("a folder");
-    let reopened = || Journal::open(&options(&dir, 1 << 30)).map(|journal| journal.last_seq());
-    let running = run(open(&dir));
-    running.entries.send(raise("a").1).expect("it runs");
-    let (log, path) = (dir.path().join("journal.db-wal"), dir.path().join("journal.db"));
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let reader = Reader::open(&path).expect("a reader");
-    while reader.read(0, 10).expect("readable").is_empty() {
-        assert!(Instant::now() < deadline, "it is committed");
-    }
-    // As a kill leaves it.
-    let (file, whole) = (std::fs::read(&path).expect("the file"), std::fs::read(&log).expect("the log"));
-    drop(reader);
-    end(running);
-    assert_eq!(reopened().expect("closed in order, it has no log"), 1);
-    assert_eq!(reopened().expect("opened and not started"), 1);
-    for left in [Some(whole.len()), None, Some(0), Some(40), Some(whole.len() / 2)] {
-        std::fs::write(&path, &file).expect("written");
-        match left {
-            Some(left) => std::fs::write(&log, &whole[..left]).expect("written"),
-            None => std::fs::remove_file(&log).unwrap_or(()),
-        }
-        let _ = std::fs::remove_file(dir.path().join("journal.db-shm"));
-        match (left, reopened()) {
-            (Some(left), Ok(last_seq)) if left >= whole.len() / 2 => {
-                assert!(last_seq == u64::from(left == whole.len()) || left < whole.len());
-            }
-            (left, Err(err)) if left.is_none_or(|left| left < whole.len()) => {
-                let said = chain(&err);
-                assert!(said.contains("journal.db-wal") && said.contains("move it away"), "{said}");
-            }
-            (left, result) => panic!("{left:?} bytes of the log: {result:?}"),
-        }
-    }
-}
-
 #[test]
 fn dead_letters_and_what_was_delivered_add_up_across_a_restart() {
     let dir = TempDir::new().expect("a folder");
