@@ -140,14 +140,20 @@ fn after_a_write_timed_out_on_a_lock_the_next_users_get_their_own_answers() {
     assert_eq!(fixture.all().len(), 2);
 }
 
-#[test]
-fn a_locked_row_fails_by_the_servers_answer_before_our_own_time_out() {
+/// A table with a row, somebody else who uses its database, and that one's name.
+fn with_a_row() -> (Fixture, mysql::Conn, String) {
     let fixture = Fixture::mysql();
     fixture.store.prepare().unwrap();
     fixture.write(&[raised(1, 1)]);
     let Database::MySql { server, name } = &fixture.database else { unreachable!() };
-    let mut holder = server.conn();
+    let (mut holder, name) = (server.conn(), name.clone());
     holder.query_drop(format!("USE {name}")).unwrap();
+    (fixture, holder, name)
+}
+
+#[test]
+fn a_locked_row_fails_by_the_servers_answer_before_our_own_time_out() {
+    let (fixture, mut holder, _) = with_a_row();
     for (lock, free) in [("BEGIN", "ROLLBACK"), ("LOCK TABLES alerts WRITE", "UNLOCK TABLES")] {
         holder.query_drop(lock).unwrap();
         holder.query_drop("UPDATE alerts SET late = 1 - late").unwrap();
@@ -217,12 +223,7 @@ fn no_connection_is_asked_whether_it_is_well() {
 
 #[test]
 fn while_a_write_waits_for_a_lock_the_history_answers() {
-    let fixture = Fixture::mysql();
-    fixture.store.prepare().unwrap();
-    fixture.write(&[raised(1, 1)]);
-    let Database::MySql { server, name } = &fixture.database else { unreachable!() };
-    let mut holder = server.conn();
-    holder.query_drop(format!("USE {name}")).unwrap();
+    let (fixture, mut holder, name) = with_a_row();
     holder.query_drop("BEGIN").unwrap();
     holder.query_drop("UPDATE alerts SET late = 1").unwrap();
     let waiting = format!(
@@ -230,7 +231,7 @@ fn while_a_write_waits_for_a_lock_the_history_answers() {
     );
     thread::scope(|scope| {
         let writing = scope.spawn(|| fixture.store.write(&[Arc::new(resolved(&raised(1, 1)))]));
-        wait_until("the write waits", || server.conn().query_first(&waiting).unwrap() == Some(1_u64));
+        wait_until("the write waits", || Mariadb::shared().conn().query_first(&waiting).unwrap() == Some(1_u64));
         let began = Instant::now();
         assert_eq!(fixture.all().len(), 1);
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
