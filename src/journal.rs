@@ -28,7 +28,7 @@ use uuid::Uuid;
 pub use error::JournalError;
 pub use reader::{Reader, Recorded};
 pub use record::{RecordError, RestoredInstance, Snapshot};
-pub use sinks::{DeadLetter, SinkCursor, Sinks};
+pub use sinks::{Ahead, DeadLetter, SinkCursor, Sinks};
 
 use crate::{
     dispatch::Receipt,

@@ -114,7 +114,7 @@ pub(super) fn start(target: Target, means: Means) -> io::Result<Running> {
     };
     let gave_up = (cursor.n_dead() > 0).then(|| ("in an earlier run, see its log".to_owned(), Instant::now()));
     let sink = Sink {
-        schedule: Schedule::new(options, cursor.position()),
+        schedule: Schedule::new(options, cursor.position(), cursor.ahead()),
         notifier: Arc::new(Notifier::new(&target, &origin)),
         figures: stats.receiver(&name),
         direct: cursor.direct().clone(),
@@ -289,7 +289,7 @@ impl Sink {
             let reason = format!("{} of {} ({n_alerts} in all): {why}", occasion.as_str(), alert.alert_id);
             self.cursor.bury(DeadLetter { seq, reason });
         }
-        self.cursor.advance(self.schedule.position());
+        self.cursor.advance_with(self.schedule.position(), self.schedule.ahead());
         self.figures.dead_letters.set(self.cursor.n_dead());
         self.figures.pending.set(self.stats.events.get().saturating_sub(self.schedule.position()));
         self.show();

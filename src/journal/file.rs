@@ -18,7 +18,7 @@ use super::{
     error::JournalError,
     record::{self, CursorRecord, RecordError, RestoredInstance, RuleMessage, WindowsChange},
     seal::{self, seal},
-    sinks::{Changes, DeadLetter, KEPT_LETTERS, Letters, Saved},
+    sinks::{Ahead, Changes, DeadLetter, KEPT_LETTERS, Letters, Saved},
     space::Space,
 };
 use crate::{model::WallClock, rules::RuleRecord};
@@ -171,8 +171,10 @@ impl File {
             let (name, body, n_dead): (String, Vec<u8>, u64) = row.try_into().map_err(failed)?;
             let record: CursorRecord =
                 decode(&[name.as_bytes()], &body).map_err(|err| self.damaged(format!("the cursor of {name}"), err))?;
-            let CursorRecord { seq, delivered, identity, dead } = record;
-            sinks.insert(name, Saved { seq, delivered, dead: dead.unwrap_or(n_dead), identity });
+            let CursorRecord { seq, delivered, identity, dead, ahead_to, mut open } = record;
+            open.sort_unstable();
+            let ahead = Ahead::new(ahead_to, open.into_iter());
+            sinks.insert(name, Saved { seq, ahead, delivered, dead: dead.unwrap_or(n_dead), identity });
         }
         Ok(sinks)
     }
@@ -413,9 +415,10 @@ fn save_sinks(transaction: &Transaction<'_>, changes: &Changes, letters: &[Lette
         transaction.execute("DELETE FROM dead_letters WHERE sink = ?1", [&**name])?;
     }
     let mut save = transaction.prepare_cached("INSERT OR REPLACE INTO sinks (name, body) VALUES (?1, ?2)")?;
-    for (name, Saved { seq, delivered, dead, identity }) in &changes.moved {
+    for (name, Saved { seq, ahead, delivered, dead, identity }) in &changes.moved {
         let (seq, delivered, dead) = (*seq, *delivered, Some(*dead));
-        let record = CursorRecord { seq, delivered, identity: identity.clone(), dead };
+        let (ahead_to, open) = (ahead.to(), ahead.open().to_vec());
+        let record = CursorRecord { seq, delivered, identity: identity.clone(), dead, ahead_to, open };
         save.execute(params![&**name, seal(&[name.as_bytes()], record.encode_to_vec())])?;
     }
     let mut add = transaction.prepare_cached(

@@ -29,6 +29,11 @@ pub(super) struct CursorRecord {
     /// `None`: as many as there are letters.
     #[prost(uint64, optional, tag = "4")]
     pub(super) dead: Option<u64>,
+    /// Up to here it is done with all but `open`.
+    #[prost(uint64, tag = "5")]
+    pub(super) ahead_to: u64,
+    #[prost(uint64, repeated, tag = "6")]
+    pub(super) open: Vec<u64>,
 }
 
 /// A rule in force, under its name.

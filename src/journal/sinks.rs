@@ -21,17 +21,60 @@ const MAX_DIRECT: usize = 10_000;
 /// Dead letters of a sink that may lose events: the latest of them are kept. Of one that gets every event all are.
 pub(super) const KEPT_LETTERS: usize = 1_000;
 
+/// Open events that are remembered one by one; what is done behind more of them is done again after a restart.
+const MAX_OPEN: usize = 1_000;
+
+/// What a sink is done with behind its position: every event up to `to` but the open ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    to: u64,
+    /// In order.
+    open: Vec<u64>,
+}
+
+impl Ahead {
+    /// Done with everything up to `to` but these, which are in order; with less where they are too many.
+    pub fn new(to: u64, open: impl Iterator<Item = u64>) -> Self {
+        let mut open: Vec<u64> = open.take_while(|seq| *seq <= to).take(MAX_OPEN + 1).collect();
+        let to = if open.len() > MAX_OPEN { open.pop().map_or(to, |first_unlisted| first_unlisted - 1) } else { to };
+        Self { to, open }
+    }
+
+    /// The last event that it says anything of.
+    pub const fn to(&self) -> u64 {
+        self.to
+    }
+
+    /// The open ones, in order.
+    pub fn open(&self) -> &[u64] {
+        &self.open
+    }
+
+    /// Whether it says that this event is done.
+    pub fn is_done(&self, seq: u64) -> bool {
+        seq <= self.to && self.open.binary_search(&seq).is_err()
+    }
+}
+
 /// How far a sink has come, as the journal remembers it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Saved {
     /// It is done with every event up to this number.
     pub(super) seq: u64,
+    /// And with some behind it.
+    pub(super) ahead: Ahead,
     /// Events that it has taken since the journal's creation.
     pub(super) delivered: u64,
     /// Events that it could not take, and has not taken since: also those whose letters are kept no longer.
     pub(super) dead: u64,
     /// What the events went to.
     pub(super) identity: Option<String>,
+}
+
+impl Saved {
+    fn is_done(&self, seq: u64) -> bool {
+        seq <= self.seq || self.ahead.is_done(seq)
+    }
 }
 
 /// An event that a sink cannot take, and why.
@@ -84,6 +127,17 @@ impl SinkCursor {
     pub fn advance(&self, seq: u64) {
         let mut progress = self.progress.lock();
         progress.saved.seq = progress.saved.seq.max(seq);
+    }
+
+    /// The same, for a sink that is done with some events behind `seq`, too.
+    pub fn advance_with(&self, seq: u64, ahead: Ahead) {
+        self.advance(seq);
+        self.progress.lock().saved.ahead = ahead;
+    }
+
+    /// What the sink is done with behind its position.
+    pub fn ahead(&self) -> Ahead {
+        self.progress.lock().saved.ahead.clone()
     }
 
     /// The sink is done with every event up to `seq`, of which it has taken `n_taken` that it had not taken before.
@@ -286,10 +340,11 @@ impl Sinks {
         let mut changes = Changes { removed: inner.removed.clone(), ..Changes::default() };
         for Sink { cursor, in_file, is_essential, .. } in &inner.sinks {
             let progress = cursor.progress.lock();
-            let seq = progress.saved.seq;
-            // One that the cursor has not passed yet is tried again after a crash.
-            let letters: Vec<_> = progress.buried.iter().filter(|letter| letter.seq <= seq).cloned().collect();
-            let n_behind = progress.buried.len() - letters.len() + progress.unkept.iter().filter(|n| **n > seq).count();
+            let is_done = |seq: u64| progress.saved.is_done(seq);
+            // One that is not done as the file has it is tried again after a crash.
+            let letters: Vec<_> = progress.buried.iter().filter(|letter| is_done(letter.seq)).cloned().collect();
+            let n_unkept = progress.unkept.iter().filter(|seq| !is_done(**seq)).count();
+            let n_behind = progress.buried.len() - letters.len() + n_unkept;
             let saved = Saved { dead: progress.n_dead - n_behind as u64, ..progress.saved.clone() };
             if in_file.as_ref() != Some(&saved) {
                 changes.moved.push((cursor.name.clone(), saved));
@@ -321,7 +376,7 @@ impl Sinks {
                 progress.buried.retain(|letter| !saved.contains(&letter.seq));
             }
             for (_, saved) in changes.moved.iter().filter(|(name, _)| *name == sink.cursor.name) {
-                progress.unkept.retain(|seq| *seq > saved.seq);
+                progress.unkept.retain(|seq| !saved.is_done(*seq));
             }
             for (_, seqs) in changes.exhumed.iter().filter(|(name, _)| *name == sink.cursor.name) {
                 let saved: HashSet<u64> = seqs.iter().copied().collect();
@@ -370,6 +425,31 @@ impl Sinks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_done_behind_the_position_is_remembered_as_far_as_it_is_short() {
+        let ahead = Ahead::new(9, [3, 7, 12].into_iter());
+        let done: Vec<u64> = (1..=12).filter(|seq| ahead.is_done(*seq)).collect();
+        assert_eq!(done, [1, 2, 4, 5, 6, 8, 9]);
+        let long = Ahead::new(9_000, (1..).map(|n| 2 * n));
+        assert_eq!((long.open().len(), long.to()), (MAX_OPEN, 2 * MAX_OPEN as u64 + 1));
+        assert!(long.is_done(long.to()) && !long.is_done(long.to() + 2), "nothing that is open counts as done");
+        assert!(!Ahead::default().is_done(1));
+    }
+
+    #[test]
+    fn letters_of_what_is_done_behind_the_position_are_saved_with_it() {
+        let sinks = Sinks::new(BTreeMap::new(), (1, 9));
+        let ops = sinks.add("ops");
+        sinks.saved(&sinks.changes());
+        for seq in [11, 13] {
+            ops.bury(DeadLetter { seq, reason: "no".to_owned() });
+        }
+        ops.advance_with(9, Ahead::new(11, [10].into_iter()));
+        let changes = sinks.changes();
+        let seqs: Vec<u64> = changes.buried[0].letters.iter().map(|letter| letter.seq).collect();
+        assert_eq!((seqs, changes.moved[0].1.dead), (vec![11], 1), "13 is told again after a crash");
+    }
 
     #[test]
     fn letters_behind_the_position_are_counted_and_saved_when_it_comes_to_them() {

@@ -164,9 +164,11 @@ fn shown(text: &str) -> String {
 /// How long to wait, in either of its forms: seconds, or the date until which.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let wait = match is_number {
+        // More than a number holds is more than is heeded.
+        true => Duration::from_secs(text.parse().unwrap_or(u64::MAX)),
+        false => {
             let until = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
             SystemTime::from(until).duration_since(now).unwrap_or_default()
         }

@@ -130,6 +130,30 @@ fn what_is_told_survives_a_kill_between_raise_and_post() {
     assert_eq!(hook.told(5)[4], "raise c/default");
 }
 
+/// One page that its receiver cannot take used to bring all that were told behind it again with every restart.
+#[test]
+fn one_that_always_fails_does_not_bring_the_others_again_after_a_kill() {
+    let hook = Hook::start();
+    hook.chokes_on("raise poison/default");
+    let setup = setup(&hook, "");
+    let mut server = setup.start();
+    server.client().send([cpu("poison", 95.0)]).unwrap();
+    server.client().send((0..20).map(|n| cpu(&format!("s{n}"), 95.0))).unwrap();
+    let told = |posts: &[Post]| posts.iter().filter(|post| post.words() != "raise poison/default").count();
+    eventually(SOON, "the others are told", || told(&hook.posts()) == 20);
+    let figure = |name: &str| server.figure(&format!("gopherwatch_receiver_{name}"));
+    eventually(SOON, "and that is counted", || figure("notifications_total") == 20.0);
+    // A receipt comes with a commit, and what the receiver has been told is part of that.
+    server.client().send([cpu("poison", 96.0)]).unwrap();
+    server.kill9();
+    let n_before = hook.posts().len();
+    let server = server.start_again("");
+    eventually(SOON, "the one that fails is tried again", || hook.posts().len() >= n_before + 2);
+    server.client().send([cpu("after", 95.0)]).unwrap();
+    eventually(SOON, "who comes last", || hook.posts().iter().any(|post| post.words() == "raise after/default"));
+    assert_eq!(told(&hook.posts()), 21);
+}
+
 #[test]
 fn a_receiver_that_was_away_is_told_in_order_when_it_is_back() {
     let _alone = alone();

@@ -45,11 +45,13 @@ fn notices(server: &Server, name: &str, what: &str) {
     eventually(NOTICED, what, || rules(server) == [name]);
 }
 
-/// A row of the history as REST gives it.
+/// The one row of the history, as REST gives it, once it is there.
 fn row(server: &Server, parameters: &str) -> Value {
-    let rows = server.get(&format!("/alerts/history?{parameters}")).json()["alerts"].as_array().unwrap().clone();
-    assert_eq!(rows.len(), 1, "{rows:?}");
-    rows[0].clone()
+    found(SOON, "one row", || {
+        let rows = server.get(&format!("/alerts/history?{parameters}")).json()["alerts"].as_array().unwrap().clone();
+        assert!(rows.len() <= 1, "{rows:?}");
+        rows.into_iter().next()
+    })
 }
 
 /// An emptied file used to mean the built-in rules: a program that emptied it, and wrote it half a second later, resolved

@@ -20,7 +20,7 @@ use crate::support::{
     reports::{Says, cpu, now_nanos},
     server::{Server, Setup},
     stores::{Store, on},
-    wait::{SOON, alone, eventually},
+    wait::{SOON, alone, eventually, found},
     workload::{Breach, Workload, assert_rows},
 };
 
@@ -258,7 +258,9 @@ fn in_a_stop_new_streams_are_refused_as_unavailable() {
     client.send((0..2_000).map(|n| cpu(&format!("s{n}"), 99.0))).unwrap();
     server.signal("TERM");
     server.refuses_connections();
-    let status = client.send([cpu("late", 1.0)]).unwrap_err();
+    let status = found(SOON, "the client has noticed that its connection was closed", || {
+        Some(client.send([cpu("late", 1.0)]).unwrap_err()).filter(|status| status.code() != Code::Cancelled)
+    });
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     let ready = server.get("/readyz");
     assert_eq!((ready.code, ready.json()["status"].clone()), (503, "not_ready".into()));

@@ -22,13 +22,13 @@ fn an_instance_that_dies_is_missed_and_one_that_leaves_is_not() {
     let client = server.client();
     // Armed after three reports over ten seconds; `young` has no habit yet when it falls silent.
     let began = Instant::now();
-    found(SOON, "eleven seconds of reports", || {
+    let fell_silent = found(SOON, "eleven seconds of reports", || {
+        let sent_at = Instant::now();
         let reports = ["dies", "leaves", "outage"].map(|service| cpu(service, 10.0));
         assert_eq!(client.send(reports).unwrap().accepted, 3);
-        (began.elapsed() > Duration::from_secs(11)).then_some(())
+        (began.elapsed() > Duration::from_secs(11)).then_some(sent_at)
     });
     client.send([cpu("leaves", 10.0).leaving(), cpu("young", 10.0), cpu("young", 10.0)]).unwrap();
-    let fell_silent = Instant::now();
     assert_eq!(server.status_of("leaves"), "left");
     assert_eq!(server.status_of("dies"), "ok");
 

@@ -95,7 +95,7 @@ pub fn pauses(run: &Run, name: &str, victims: &[Victim], n_rounds: u64) -> Outco
 }
 
 fn two_agents(run: &Run, name: &str) -> World {
-    let mut world = run.world(name);
+    let mut world = run.listened_world(name);
     for place in 0..2 {
         world.add_agent(run.load(place));
     }

@@ -2,8 +2,10 @@
 //!
 //! It reads no clock, does no I/O and has no thread: events, outcomes and times come in, tasks come out, so that it can be
 //! stepped through any order of things. What one rule says of one instance is told in order: whoever goes by labels would
-//! else take the end of one alert for the end of the next. The rest is told side by side. The position moves past an event only when all before it are done, so that nothing is lost with the server
-//! (I10); a key that stays the same lets the receiver know what it is told again.
+//! else take the end of one alert for the end of the next. The rest is told side by side. The position moves past an event
+//! only when all before it are done, so that nothing is lost with the server (I10); what is done behind it is remembered
+//! beside it, so that one notification that keeps failing does not bring all the others again with every restart. A key
+//! that stays the same lets the receiver know what it is told again nevertheless.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -15,6 +17,7 @@ use uuid::Uuid;
 
 use super::late::{Held, Late, MAX_HELD, Over};
 use crate::{
+    journal::Ahead,
     model::{Alert, Event, Name, RaiseId, Timestamp},
     notify::{Notification, Occasion, Outcome},
 };
@@ -104,6 +107,10 @@ struct Queue {
 pub(super) struct Schedule {
     options: Options,
     read_to: u64,
+    /// What an earlier run was done with behind its position.
+    done_before: Ahead,
+    /// The last event that is done.
+    done_to: u64,
     caught_up: bool,
     given_up_to: u64,
     /// Events that are not done, and the queue of each.
@@ -127,12 +134,14 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Nothing read yet, everything up to `position` done.
-    pub(super) fn new(options: Options, position: u64) -> Self {
+    /// Nothing read yet, everything up to `position` done, and some of what is behind it.
+    pub(super) fn new(options: Options, position: u64, done_before: Ahead) -> Self {
         Self {
             dice: options.seed,
             options,
             read_to: position,
+            done_to: done_before.to(),
+            done_before,
             caught_up: false,
             given_up_to: 0,
             open: BTreeMap::new(),
@@ -166,6 +175,15 @@ impl Schedule {
         self.open.first_key_value().map_or(self.read_to, |(first, _)| first - 1)
     }
 
+    /// What is done behind that.
+    pub(super) fn ahead(&self) -> Ahead {
+        if self.done_to <= self.position() {
+            return Ahead::default();
+        }
+        let unread = self.done_before.open().iter().filter(|seq| **seq > self.read_to);
+        Ahead::new(self.done_to, self.open.keys().chain(unread).copied())
+    }
+
     /// Events read and not done.
     pub(super) fn n_open(&self) -> usize {
         self.open.len()
@@ -197,11 +215,21 @@ impl Schedule {
     /// Takes the next event of the journal.
     pub(super) fn read(&mut self, seq: u64, at: Timestamp, event: &Event, now: Now) {
         self.read_to = seq;
+        if self.done_before.is_done(seq) {
+            return;
+        }
         let alert = &event.alert;
         let Some(occasion) = Occasion::of(event.kind).filter(|occasion| self.is_told(*occasion, alert)) else { return };
         let held = self.late.holds(alert.alert_id);
         // Whether it still fires is what is being waited for.
         if held && occasion == Occasion::Repeat {
+            return;
+        }
+        // After an outage of the receiver's the latest news is enough, and none that says what it is about to hear anyway.
+        if matches!(occasion, Occasion::Repeat | Occasion::Resolve) {
+            self.drop_repeat(alert);
+        }
+        if occasion == Occasion::Repeat && self.last_waiting(alert) == Some(Occasion::Raise) {
             return;
         }
         // A digest tells of a raise, too, so that it goes to those who do not hear of resolves.
@@ -271,6 +299,28 @@ impl Schedule {
         }
         queue.jobs.push_back(Job { seqs, at, notification: Arc::new(notification), n_failed: 0, why: None });
         self.n_waiting += 1;
+    }
+
+    /// What this rule and instance are to be told last of all.
+    fn last_waiting(&self, alert: &Alert) -> Option<Occasion> {
+        Some(self.queues.get(&queue_of(alert))?.jobs.back()?.notification.occasion)
+    }
+
+    /// Drops the word that this still fires, unless it is being told.
+    fn drop_repeat(&mut self, alert: &Alert) {
+        if self.last_waiting(alert) != Some(Occasion::Repeat) {
+            return;
+        }
+        let id = queue_of(alert);
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        if queue.is_under_way && !queue.is_abandoned && queue.jobs.len() == 1 {
+            return;
+        }
+        if let Some(job) = queue.jobs.pop_back() {
+            self.n_waiting -= 1;
+            self.close(&job.seqs);
+        }
+        self.forget_if_empty(id);
     }
 
     /// Something to do now; `None`: nothing, before [`Self::wake_at`] or an outcome.
@@ -483,6 +533,7 @@ impl Schedule {
     fn close(&mut self, seqs: &[u64]) {
         for seq in seqs {
             self.open.remove(seq);
+            self.done_to = self.done_to.max(*seq);
         }
     }
 

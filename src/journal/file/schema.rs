@@ -87,7 +87,7 @@ fn from_layout_1(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         transaction.execute("INSERT INTO rules (name, body) VALUES (?1, ?2)", params![name, body])?;
     }
     for (name, seq) in all::<(String, u64)>(transaction, "sink, seq", "cursors_1")? {
-        let record = CursorRecord { seq, delivered: seq, identity: None, dead: None };
+        let record = CursorRecord { seq, delivered: seq, identity: None, dead: None, ..CursorRecord::default() };
         let body = seal(&[name.as_bytes()], record.encode_to_vec());
         transaction.execute("INSERT INTO sinks (name, body) VALUES (?1, ?2)", params![name, body])?;
     }

@@ -152,6 +152,7 @@ fn the_status_alone_decides() {
     assert_eq!((after, why.as_str()), (Some(Duration::from_secs(7)), "it answered 503 Service Unavailable: come back"));
     assert_eq!(retry("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n").0, None);
     assert_eq!(retry("HTTP/1.1 429 Slow\r\nretry-after: 86400\r\n\r\n").0, Some(MAX_RETRY_AFTER));
+    assert_eq!(retry("HTTP/1.1 429 Slow\r\nretry-after: 99999999999999999999\r\n\r\n").0, Some(MAX_RETRY_AFTER));
     retry("HTTP/1.1 408 Late\r\n\r\n");
     retry("nonsense\r\n\r\n");
     for refused in ["HTTP/1.1 400 Bad\r\n\r\n", "HTTP/1.1 404 No\r\n\r\n", "HTTP/1.1 410 Gone\r\n\r\n"] {

@@ -57,6 +57,8 @@ struct Shared {
     posts: Mutex<Vec<Post>>,
     /// Answers to the next requests; then 200.
     answers: Mutex<VecDeque<String>>,
+    /// What fails whenever it is told, in words.
+    poison: Mutex<Option<String>>,
     /// Whether requests are taken and not answered.
     hangs: AtomicBool,
     is_over: AtomicBool,
@@ -79,6 +81,7 @@ impl Hook {
         let shared = Arc::new(Shared {
             posts: Mutex::default(),
             answers: Mutex::default(),
+            poison: Mutex::default(),
             hangs: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         });
@@ -110,6 +113,11 @@ impl Hook {
     /// The next requests are answered so: a status, headers and an empty line.
     pub(crate) fn answers(&self, answers: &[&str]) {
         self.shared.answers.lock().unwrap().extend(answers.iter().map(|&answer| answer.to_owned()));
+    }
+
+    /// What says this is answered 500 from now on.
+    pub(crate) fn chokes_on(&self, words: &str) {
+        *self.shared.poison.lock().unwrap() = Some(words.to_owned());
     }
 
     /// Whether requests are taken and not answered from now on.
@@ -162,11 +170,14 @@ fn serve(stream: &TcpStream, shared: &Shared) {
         if reader.read_exact(&mut body).is_err() || shared.is_over.load(Ordering::SeqCst) {
             return;
         }
-        shared.posts.lock().unwrap().push(Post { head, body, came: Instant::now() });
+        let post = Post { head, body, came: Instant::now() };
+        let is_poison = shared.poison.lock().unwrap().as_ref().is_some_and(|poison| *poison == post.words());
+        shared.posts.lock().unwrap().push(post);
         while shared.hangs.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_millis(5));
         }
-        let answer = shared.answers.lock().unwrap().pop_front().unwrap_or_else(|| "200 OK\r\n".to_owned());
+        let usual = if is_poison { "500 Oh\r\n" } else { "200 OK\r\n" };
+        let answer = shared.answers.lock().unwrap().pop_front().unwrap_or_else(|| usual.to_owned());
         let answer = format!("HTTP/1.1 {answer}content-length: 0\r\n\r\n");
         let mut stream = stream;
         if stream.write_all(answer.as_bytes()).is_err() {

@@ -20,7 +20,7 @@ impl Stepped {
     fn with(send_resolved: bool) -> Self {
         let options = Options { name: "ops".into(), send_resolved, n_at_once: 4, seed: 7 };
         let now = Now { instant: Instant::now(), time: Timestamp::from_nanos(1_800_000_000_000_000_000) };
-        let mut schedule = Schedule::new(options, 100);
+        let mut schedule = Schedule::new(options, 100, Ahead::default());
         schedule.caught_up(true);
         Self { schedule, now, seq: 100 }
     }
@@ -161,14 +161,18 @@ fn what_is_not_for_this_receiver_is_passed_by() {
     let mine = Alert { receivers: Some(["ops".into(), "chat".into()].into()), ..alert("mine") };
     let others = Alert { receivers: Some(["chat".into()].into()), ..alert("others") };
     let nobodys = Alert { receivers: Some([].into()), ..alert("nobodys") };
+    let mut told = Vec::new();
     for alert in [&mine, &others, &nobodys] {
         it.raise(alert);
         it.event(EventKind::Update, alert);
         it.event(EventKind::Record, alert);
+        told.extend(it.tell());
         it.event(EventKind::Repeat, alert);
+        told.extend(it.tell());
         it.resolve(alert);
+        told.extend(it.tell());
     }
-    assert_eq!(it.tell(), ["raise mine", "repeat mine"], "resolves are not wanted");
+    assert_eq!(told, ["raise mine", "repeat mine"], "resolves are not wanted");
     assert_eq!(it.schedule.position(), it.seq);
 }
 
@@ -176,12 +180,9 @@ fn what_is_not_for_this_receiver_is_passed_by() {
 fn keys_stay_the_same_for_the_same_and_differ_for_everything_else() {
     let mut it = Stepped::new();
     let a = alert("a");
-    it.raise(&a);
-    it.event(EventKind::Repeat, &a);
-    it.event(EventKind::Repeat, &a);
-    it.resolve(&a);
     let mut keys = Vec::new();
-    for _ in 0..4 {
+    for kind in [EventKind::Raise, EventKind::Repeat, EventKind::Repeat, EventKind::Resolve] {
+        it.event(kind, &if kind == EventKind::Resolve { resolved(&a) } else { a.clone() });
         let task = it.begin().remove(0);
         keys.push(task.notification.key.clone());
         it.finish(&task, Outcome::Done);
@@ -474,6 +475,65 @@ fn a_raise_that_the_journal_cannot_take_is_told_at_once_and_not_again() {
     it.passes(SECOND);
     assert_eq!(it.tell(), ["raise c"]);
     assert_eq!(it.schedule.position(), it.seq);
+}
+
+/// A receiver that was away for long used to hear every repeat of that time.
+#[test]
+fn of_repeats_that_nobody_heard_the_last_is_told() {
+    let mut it = Stepped::new();
+    let a = alert("a");
+    it.raise(&a);
+    let raise = it.begin().remove(0);
+    it.finish(&raise, retry(None));
+    it.event(EventKind::Repeat, &a);
+    it.passes(SECOND);
+    assert_eq!(it.tell(), ["raise a"], "which says it all");
+
+    it.event(EventKind::Repeat, &a);
+    let first = it.begin().remove(0);
+    it.event(EventKind::Repeat, &a);
+    let last = it.event(EventKind::Repeat, &a);
+    it.finish(&first, Outcome::Done);
+    let told = it.begin().remove(0);
+    assert_eq!(told.notification.key, format!("{}-1-repeat-{last}", a.alert_id));
+    it.finish(&told, Outcome::Done);
+    assert_eq!((it.tell(), it.schedule.position()), (Vec::new(), last));
+
+    it.event(EventKind::Repeat, &a);
+    it.resolve(&a);
+    assert_eq!(it.tell(), ["resolve a"], "it fires no longer");
+    let mut it = Stepped::with(false);
+    it.event(EventKind::Repeat, &a);
+    it.resolve(&a);
+    assert!(it.tell().is_empty());
+    assert_eq!((it.schedule.n_open(), it.schedule.position()), (0, it.seq));
+}
+
+/// One that kept failing used to bring all that was told behind it again with every restart.
+#[test]
+fn what_was_told_behind_one_that_fails_is_not_told_again_by_the_next_run() {
+    let mut it = Stepped::new();
+    for rule in ["a", "b", "c", "d"] {
+        it.raise(&alert(rule));
+    }
+    let tasks = it.begin();
+    it.finish(&tasks[0], retry(None));
+    it.finish(&tasks[1], Outcome::Done);
+    it.finish(&tasks[3], Outcome::Refused { why: String::new() });
+    let (position, ahead) = (it.schedule.position(), it.schedule.ahead());
+    assert_eq!((position, ahead.to(), ahead.open()), (100, 104, &[101, 103][..]));
+
+    let mut next = Stepped::new();
+    next.schedule = Schedule::new(next.schedule.options.clone(), position, ahead.clone());
+    next.schedule.caught_up(true);
+    assert_eq!(next.schedule.ahead(), ahead, "also of a run that comes to nothing");
+    next.raise(&alert("a"));
+    assert_eq!(next.schedule.ahead(), ahead);
+    for rule in ["b", "c", "d", "e"] {
+        next.raise(&alert(rule));
+    }
+    assert_eq!(next.tell(), ["raise a", "raise c", "raise e"]);
+    assert_eq!((next.schedule.position(), next.schedule.ahead()), (105, Ahead::default()));
 }
 
 #[test]
