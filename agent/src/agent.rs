@@ -7,21 +7,22 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gopherwatch_proto::v1::{Metric, MetricReport};
+use gopherwatch_client::buffer::Limits;
+use gopherwatch_client::codec::encode;
+use gopherwatch_client::outbox::Outbox;
+use gopherwatch_client::trouble::{Say, Trouble};
+use gopherwatch_client::{clock, send};
+use gopherwatch_proto::v1::MetricReport;
 use slog::{Logger, info, o, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tonic::transport::Uri;
 
-use crate::buffer::Limits;
-use crate::clock;
-use crate::codec::encode;
-use crate::collect::{self, Host};
-use crate::outbox::Outbox;
-use crate::simulate::Fleet;
-use crate::trouble::{Say, Trouble};
-use crate::{log, send};
+use crate::log;
+use crate::sources::host::{self, Host};
+use crate::sources::simulate::Fleet;
+use crate::sources::{Round, Source};
 
 /// How long a stop may wait for the last receipt.
 const STOP_WAIT: Duration = Duration::from_secs(3);
@@ -32,7 +33,7 @@ pub struct Options {
     /// Where reports go.
     pub server: Uri,
     /// What they are about.
-    pub source: Source,
+    pub subject: Subject,
     /// The instance that they name, a valid name.
     pub instance: String,
     /// Time between two of them.
@@ -41,9 +42,9 @@ pub struct Options {
     pub log: log::Options,
 }
 
-/// Where readings come from.
+/// What is reported.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum Subject {
     /// This host, as the service of that name.
     Host {
         /// A valid name.
@@ -79,9 +80,9 @@ pub enum Error {
 pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
     let mut stop = StopSignals::new().map_err(Error::Signals)?;
     let outbox = Arc::new(Outbox::new(Limits::default()));
-    let service_id = match &options.source {
-        Source::Host { service } => service.as_str(),
-        Source::Simulated { .. } => "simulator",
+    let service_id = match &options.subject {
+        Subject::Host { service } => service.as_str(),
+        Subject::Simulated { .. } => "simulator",
     };
     // 0 would mean "no epoch".
     let epoch = rand::random_range(1..=u64::MAX);
@@ -89,7 +90,7 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
     info!(log, "started"; "service" => service_id, "instance" => &options.instance, "server" => %options.server,
         "interval_ms" => options.interval.as_millis() as u64, "epoch" => epoch);
 
-    let collector = Collector::new(options.source, options.instance, Arc::clone(&outbox), log.new(o!()))?;
+    let collector = Collector::new(options.subject, options.instance, Arc::clone(&outbox), log.new(o!()))?;
     let stopping = Arc::new(Notify::new());
     let mut collector = tokio::spawn(collector.run(options.interval, Arc::clone(&stopping)));
     let mut sender = tokio::spawn(send::run(delivery, Arc::clone(&outbox), log.new(o!())));
@@ -116,36 +117,29 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
 
 /// Turns readings into numbered reports.
 struct Collector {
-    readings: Readings,
-    instance: String,
+    sources: Vec<Box<dyn Source>>,
     outbox: Arc<Outbox>,
-    /// Every instance reports in every round, so the round's number serves them all.
+    /// Serves all instances as their reports' number: none reports twice in a round.
     round: u64,
-    started: Instant,
+    /// Until the first round, by which there is a figure for everything that takes two readings.
+    warm_up: Duration,
     overflow: Trouble,
     log: Logger,
 }
 
-enum Readings {
-    Host { host: Box<Host>, service: String },
-    Simulated(Fleet),
-}
-
 impl Collector {
-    fn new(source: Source, instance: String, outbox: Arc<Outbox>, log: Logger) -> Result<Self, Error> {
-        let readings = match source {
-            Source::Host { service } => Readings::Host { host: Box::new(Host::new().map_err(Error::Host)?), service },
-            Source::Simulated { n_services, speed } => Readings::Simulated(Fleet::new(n_services, speed)),
+    fn new(subject: Subject, instance: String, outbox: Arc<Outbox>, log: Logger) -> Result<Self, Error> {
+        let (source, warm_up): (Box<dyn Source>, _) = match subject {
+            Subject::Host { service } => (Box::new(Host::new(service, instance).map_err(Error::Host)?), host::WARM_UP),
+            Subject::Simulated { n_services, speed } => {
+                (Box::new(Fleet::new(n_services, speed, instance)), Duration::ZERO)
+            }
         };
-        Ok(Self { readings, instance, outbox, round: 0, started: Instant::now(), overflow: Trouble::default(), log })
+        Ok(Self { sources: vec![source], outbox, round: 0, warm_up, overflow: Trouble::default(), log })
     }
 
     async fn run(mut self, interval: Duration, stopping: Arc<Notify>) {
-        let first = match self.readings {
-            Readings::Host { .. } => self.started + collect::WARM_UP,
-            Readings::Simulated(_) => self.started,
-        };
-        let mut ticks = interval_at(first, interval);
+        let mut ticks = interval_at(Instant::now() + self.warm_up, interval);
         // After a suspended laptop or a stopped process, a burst of identical readings would tell nothing.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -160,22 +154,18 @@ impl Collector {
 
     fn collect(&mut self, leaving: bool) {
         self.round += 1;
+        let mut round = Round::default();
+        self.sources.iter_mut().for_each(|source| source.read(&mut round));
         let mut n_evicted = 0;
-        let report = |service: &str, metrics: Vec<Metric>| MetricReport {
-            service_name: service.to_owned(),
-            instance: self.instance.clone(),
-            time_unix_nano: clock::unix_nanos(),
-            sequence: self.round,
-            metrics,
-            leaving,
-        };
-        match &mut self.readings {
-            Readings::Host { host, service } => {
-                n_evicted += self.outbox.push(encode(&report(service, host.read())));
-            }
-            Readings::Simulated(fleet) => fleet.read(self.started.elapsed(), |service, metrics| {
-                n_evicted += self.outbox.push(encode(&report(service, metrics)));
-            }),
+        for (service_name, instance, metrics) in round.into_readings() {
+            n_evicted += self.outbox.push(encode(&MetricReport {
+                service_name,
+                instance,
+                time_unix_nano: clock::unix_nanos(),
+                sequence: self.round,
+                metrics,
+                leaving,
+            }));
         }
         self.note_overflow(n_evicted as u64);
     }

@@ -90,13 +90,13 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
         }
         None => {
             let host = host_name();
-            let source = match cli.simulate {
-                Some(n_services) => agent::Source::Simulated { n_services, speed: cli.simulate_speed },
-                None => agent::Source::Host { service: cli.service.unwrap_or_else(|| host.clone()) },
+            let subject = match cli.simulate {
+                Some(n_services) => agent::Subject::Simulated { n_services, speed: cli.simulate_speed },
+                None => agent::Subject::Host { service: cli.service.unwrap_or_else(|| host.clone()) },
             };
             Ok(Task::Run(agent::Options {
                 server: cli.server,
-                source,
+                subject,
                 instance: cli.instance.unwrap_or(host),
                 interval: cli.interval,
                 log: log::Options { format: cli.log_format, level: cli.log_level },
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(options.server.to_string(), "http://127.0.0.1:50051/");
         assert_eq!(options.interval, Duration::from_secs(1));
         assert!(is_valid_name(&options.instance));
-        assert!(matches!(options.source, agent::Source::Host { service } if is_valid_name(&service)));
+        assert!(matches!(options.subject, agent::Subject::Host { service } if is_valid_name(&service)));
     }
 
     #[test]

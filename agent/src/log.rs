@@ -3,7 +3,6 @@
 //! Lines are written by a thread of their own; the guard that [`build`] returns flushes them when it is dropped after
 //! the last logger.
 
-use std::error::Error;
 use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
@@ -61,21 +60,6 @@ pub fn build(options: &Options) -> (Logger, AsyncGuard) {
         Level::Trace => slog::Level::Trace,
     };
     (Logger::root(LevelFilter::new(drain, level).fuse(), o!()), guard)
-}
-
-/// `err` and its sources, outermost first.
-pub fn chain(err: &dyn Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        let more = err.to_string();
-        // Some libraries repeat their source's words in their own.
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = err.source();
-    }
-    text
 }
 
 fn json() -> slog_json::Json<io::Stderr> {

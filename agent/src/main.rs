@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use gopherwatch_agent::args::{self, Task};
 use gopherwatch_agent::{agent, log, once};
+use gopherwatch_client::error::chain;
 use slog::crit;
 
 const USAGE: u8 = 64;
@@ -27,14 +28,14 @@ fn main() -> ExitCode {
     match task {
         Task::Send(options) => match runtime.block_on(once::run(&options)) {
             Ok(outcome) => say(&outcome),
-            Err(err) => complain(&log::chain(&err)),
+            Err(err) => complain(&chain(&err)),
         },
         Task::Run(options) => {
             let (log, flush_at_exit) = log::build(&options.log);
             let code = match runtime.block_on(agent::run(options, log.clone())) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(err) => {
-                    crit!(log, "could not run"; "error" => log::chain(&err));
+                    crit!(log, "could not run"; "error" => chain(&err));
                     ExitCode::FAILURE
                 }
             };

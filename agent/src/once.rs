@@ -3,14 +3,12 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use gopherwatch_client::codec::encode;
+use gopherwatch_client::{clock, send};
 use gopherwatch_proto::v1::{Metric, MetricReport, Summary};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::Uri;
-
-use crate::clock;
-use crate::codec::encode;
-use crate::send;
 
 /// Someone sits at a terminal and waits.
 const RECEIPT_WAIT: Duration = Duration::from_secs(10);

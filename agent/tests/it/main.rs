@@ -1,7 +1,5 @@
-//! The agent against a double of the server: receipts, cut streams, refusals, an absent server, an orderly stop.
+//! The agent against a double of the server.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-mod deliver;
-mod double;
 mod program;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command as AsyncCommand};
 
-use crate::double::{Act, Double, Seen};
+use gopherwatch_client::double::{Act, Double, Seen};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_gopherwatch-agent");
 

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gopherwatch_agent::buffer::{Accounts, Limits};
-use gopherwatch_agent::codec::encode;
-use gopherwatch_agent::outbox::Outbox;
-use gopherwatch_agent::send;
+use gopherwatch_client::buffer::{Accounts, Limits};
+use gopherwatch_client::codec::encode;
+use gopherwatch_client::outbox::Outbox;
+use gopherwatch_client::send;
 use gopherwatch_proto::v1::{Metric, MetricReport};
 use slog::{Discard, Logger, o};
 use tokio::task::JoinHandle;
 
-use crate::double::{Act, Double, Seen};
+use gopherwatch_client::double::{Act, Double, Seen};
 
 const EPOCH: u64 = 7_000_000_000_000_000_001;
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use gopherwatch_proto::v1::Metric;
 use sysinfo::{Disk, DiskRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, MemoryRefreshKind, System};
 
-use crate::network::Network;
+use super::network::Network;
+use super::{Round, Source};
 
 /// How long after [`Host::new`] the first reading has a CPU figure.
 pub const WARM_UP: Duration = Duration::from_millis(250);
@@ -21,6 +22,8 @@ const RELIST: Duration = Duration::from_secs(30);
 /// This host.
 #[derive(Debug)]
 pub struct Host {
+    service: String,
+    instance: String,
     system: System,
     disks: Disks,
     network: Network,
@@ -36,14 +39,16 @@ struct Cpu {
 }
 
 impl Host {
-    /// Takes the first CPU sample, from which [`Host::read`] counts.
+    /// Takes the first CPU sample, from which the readings count. Service and instance are valid names.
     ///
     /// # Errors
     /// The system's figures cannot be read at all.
-    pub fn new() -> Result<Self, sysinfo::Error> {
+    pub fn new(service: String, instance: String) -> Result<Self, sysinfo::Error> {
         let mut system = System::new()?;
         system.refresh_cpu_usage();
         Ok(Self {
+            service,
+            instance,
             system,
             disks: Disks::new_with_refreshed_list_specifics(disk_figures())?,
             network: Network::new()?,
@@ -53,7 +58,7 @@ impl Host {
     }
 
     /// The figures of now. Those that this host does not have are left out.
-    pub fn read(&mut self) -> Vec<Metric> {
+    fn figures(&mut self) -> Vec<Metric> {
         self.refresh();
         let mut metrics = Vec::with_capacity(14);
         let mut add = |name: &str, value: f64| {
@@ -104,6 +109,13 @@ impl Host {
             self.relisted = Instant::now();
         }
         self.disks.refresh_specifics(relist, disk_figures());
+    }
+}
+
+impl Source for Host {
+    fn read(&mut self, round: &mut Round) {
+        let metrics = self.figures();
+        round.add(&self.service, &self.instance, metrics);
     }
 }
 
@@ -162,19 +174,23 @@ mod tests {
         metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value)
     }
 
+    fn host() -> Result<Host, sysinfo::Error> {
+        Host::new("web".to_owned(), "a".to_owned())
+    }
+
     #[test]
     fn the_first_reading_has_no_cpu_figure_rather_than_a_false_zero() {
-        let mut host = Host::new().expect("reading this host");
-        let metrics = host.read();
+        let mut host = host().expect("reading this host");
+        let metrics = host.figures();
         assert_eq!(value(&metrics, "cpu_percent"), None);
         assert!(value(&metrics, "memory_percent").is_some());
     }
 
     #[test]
     fn after_the_warm_up_every_figure_is_there_and_plausible() {
-        let mut host = Host::new().expect("reading this host");
+        let mut host = host().expect("reading this host");
         std::thread::sleep(WARM_UP);
-        let metrics = host.read();
+        let metrics = host.figures();
         let within = |name: &str, range: std::ops::RangeInclusive<f64>| {
             let value = value(&metrics, name).unwrap_or_else(|| panic!("{name} is missing"));
             assert!(range.contains(&value), "{name} is {value}");

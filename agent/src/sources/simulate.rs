@@ -4,9 +4,11 @@
 //! each time. Days pass [`Fleet`]'s `speed` times faster than real ones.
 
 use std::f64::consts::TAU;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gopherwatch_proto::v1::Metric;
+
+use super::{Round, Source};
 
 const DAY: f64 = 86_400.0;
 const HOUR: f64 = 3_600.0;
@@ -33,6 +35,10 @@ const NAMES: [&str; 40] = [
 pub struct Fleet {
     services: Vec<Service>,
     speed: f64,
+    /// The instance that each of them is.
+    instance: String,
+    began: Instant,
+    /// After the beginning.
     read_at: Duration,
 }
 
@@ -64,13 +70,14 @@ struct Figures {
 
 impl Fleet {
     /// `n_services` services whose days pass `speed` times faster than real ones.
-    pub fn new(n_services: u32, speed: f64) -> Self {
+    pub fn new(n_services: u32, speed: f64, instance: String) -> Self {
         let service = |idx: u64| Service { idx, name: name(idx), request_count: 0.0, error_count: 0.0 };
-        Self { services: (0..u64::from(n_services)).map(service).collect(), speed, read_at: Duration::ZERO }
+        let services = (0..u64::from(n_services)).map(service).collect();
+        Self { services, speed, instance, began: Instant::now(), read_at: Duration::ZERO }
     }
 
     /// Hands each service's name and readings, `elapsed` after the start, to `each`.
-    pub fn read(&mut self, elapsed: Duration, mut each: impl FnMut(&str, Vec<Metric>)) {
+    fn read_at(&mut self, elapsed: Duration, mut each: impl FnMut(&str, Vec<Metric>)) {
         let step = elapsed.saturating_sub(self.read_at).as_secs_f64();
         self.read_at = elapsed;
         let time = elapsed.as_secs_f64() * self.speed;
@@ -89,6 +96,13 @@ impl Fleet {
             ];
             each(&service.name, metrics);
         }
+    }
+}
+
+impl Source for Fleet {
+    fn read(&mut self, round: &mut Round) {
+        let instance = self.instance.clone();
+        self.read_at(self.began.elapsed(), |service, metrics| round.add(service, &instance, metrics));
     }
 }
 
@@ -160,10 +174,10 @@ mod tests {
 
     /// The values of `metric` by service, one a second.
     fn run(n_services: u32, seconds: u64, metric: &str) -> BTreeMap<String, Vec<f64>> {
-        let mut fleet = Fleet::new(n_services, DEMO);
+        let mut fleet = Fleet::new(n_services, DEMO, "a".to_owned());
         let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for second in 0..seconds {
-            fleet.read(Duration::from_secs(second), |service, metrics| {
+            fleet.read_at(Duration::from_secs(second), |service, metrics| {
                 let value = metrics.iter().find(|m| m.name == metric).expect(metric).value;
                 values.entry(service.to_owned()).or_default().push(value);
             });

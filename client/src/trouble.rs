@@ -7,22 +7,22 @@ const REMIND: Duration = Duration::from_secs(60);
 
 /// One kind of trouble, at one time there or not.
 #[derive(Debug, Default)]
-pub(crate) struct Trouble {
+pub struct Trouble {
     episode: Option<Episode>,
 }
 
 /// A trouble's length and count so far.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Episode {
+pub struct Episode {
     began: Instant,
     mentioned: Instant,
     /// How often it happened.
-    pub(crate) count: u64,
+    pub count: u64,
 }
 
 /// Whether to speak.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Say {
+pub enum Say {
     /// The first time.
     First,
     /// It has been a while.
@@ -33,14 +33,14 @@ pub(crate) enum Say {
 
 impl Episode {
     /// Seconds since the first time.
-    pub(crate) fn seconds(&self) -> u64 {
+    pub fn seconds(&self) -> u64 {
         self.began.elapsed().as_secs()
     }
 }
 
 impl Trouble {
     /// It happened `count` times more.
-    pub(crate) fn happened(&mut self, count: u64, now: Instant) -> Say {
+    pub fn happened(&mut self, count: u64, now: Instant) -> Say {
         let Some(episode) = &mut self.episode else {
             self.episode = Some(Episode { began: now, mentioned: now, count });
             return Say::First;
@@ -54,17 +54,17 @@ impl Trouble {
     }
 
     /// Whether it happened and is not over.
-    pub(crate) fn is_there(&self) -> bool {
+    pub fn is_there(&self) -> bool {
         self.episode.is_some()
     }
 
     /// It is over; what it was, if it was.
-    pub(crate) fn over(&mut self) -> Option<Episode> {
+    pub fn over(&mut self) -> Option<Episode> {
         self.episode.take()
     }
 
     /// It is over if nothing was said for a while: for troubles that come one by one and have no end of their own.
-    pub(crate) fn over_if_old(&mut self, now: Instant) {
+    pub fn over_if_old(&mut self, now: Instant) {
         self.episode = self.episode.filter(|episode| now - episode.mentioned < 2 * REMIND);
     }
 }

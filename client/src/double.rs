@@ -1,4 +1,8 @@
-//! A server that does to each stream what the test says, and remembers what it saw.
+//! For tests: a server that does to each stream what the test says, and remembers what it saw.
+
+#![expect(missing_docs, reason = "the names say it")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::missing_panics_doc, reason = "a test that cannot go on panics")]
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,7 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// What to do to a stream. Without instructions it is read to its end and receipted.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Act {
+pub enum Act {
     /// Read so many reports, then fail without a receipt.
     Cut(usize),
     /// Read so many reports, then end OK with a receipt for these.
@@ -32,19 +36,19 @@ pub(crate) enum Act {
 
 /// A stream as the double saw it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
-    pub(crate) service_id: String,
-    pub(crate) epoch: u64,
-    pub(crate) time_unix_nano: u64,
-    pub(crate) opened: Option<Instant>,
-    pub(crate) reports: Vec<MetricReport>,
+pub struct Seen {
+    pub service_id: String,
+    pub epoch: u64,
+    pub time_unix_nano: u64,
+    pub opened: Option<Instant>,
+    pub reports: Vec<MetricReport>,
     /// It has ended, one way or the other.
-    pub(crate) ended: bool,
-    pub(crate) receipted: u64,
+    pub ended: bool,
+    pub receipted: u64,
 }
 
 impl Seen {
-    pub(crate) fn sequences(&self) -> Vec<u64> {
+    pub fn sequences(&self) -> Vec<u64> {
         self.reports.iter().map(|report| report.sequence).collect()
     }
 }
@@ -56,14 +60,16 @@ struct State {
     most_open: usize,
 }
 
+/// The server.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Double {
+pub struct Double {
     state: Arc<Mutex<State>>,
 }
 
 /// A double that listens; it stops, connections and all, when dropped.
-pub(crate) struct Listening {
-    pub(crate) addr: SocketAddr,
+#[derive(Debug)]
+pub struct Listening {
+    pub addr: SocketAddr,
     /// Its own, for aborting a server's task leaves its connections alive.
     runtime: Option<Runtime>,
 }
@@ -77,13 +83,13 @@ impl Drop for Listening {
 }
 
 impl Double {
-    pub(crate) fn new(script: impl IntoIterator<Item = Act>) -> Self {
+    pub fn new(script: impl IntoIterator<Item = Act>) -> Self {
         let double = Self::default();
         double.state.lock().unwrap().script = script.into_iter().collect();
         double
     }
 
-    pub(crate) async fn listen(&self, addr: &str) -> Listening {
+    pub async fn listen(&self, addr: &str) -> Listening {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = bind(addr).await;
         let addr = listener.local_addr().unwrap();
@@ -95,23 +101,23 @@ impl Double {
         Listening { addr, runtime: Some(runtime) }
     }
 
-    pub(crate) fn streams(&self) -> Vec<Seen> {
+    pub fn streams(&self) -> Vec<Seen> {
         self.state.lock().unwrap().streams.clone()
     }
 
     /// The most streams that were open at one time.
-    pub(crate) fn most_open(&self) -> usize {
+    pub fn most_open(&self) -> usize {
         self.state.lock().unwrap().most_open
     }
 
     /// The receipted reports, in the order of their receipts.
-    pub(crate) fn receipted(&self) -> Vec<MetricReport> {
+    pub fn receipted(&self) -> Vec<MetricReport> {
         let covered = |seen: &Seen| seen.reports[..seen.receipted as usize].to_vec();
         self.streams().iter().flat_map(covered).collect()
     }
 
     /// Waits until the streams are as wanted.
-    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&[Seen]) -> bool) {
+    pub async fn until(&self, what: &str, wanted: impl Fn(&[Seen]) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !wanted(&self.streams()) {
             assert!(Instant::now() < deadline, "{what} did not come: {:#?}", self.streams());

@@ -19,7 +19,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::buffer::Accounts;
 use crate::clock;
 use crate::codec::{Encoded, EncodedReports};
-use crate::log::chain;
+use crate::error::chain;
 use crate::outbox::Outbox;
 use crate::trouble::{Say, Trouble};
 
@@ -66,7 +66,7 @@ impl Options {
 /// An endpoint that notices a dead peer: TCP alone would take a quarter of an hour.
 pub fn endpoint(server: Uri) -> Endpoint {
     Endpoint::from(server)
-        .user_agent(concat!("gopherwatch-agent/", env!("CARGO_PKG_VERSION")))
+        .user_agent(concat!("gopherwatch-client/", env!("CARGO_PKG_VERSION")))
         .expect("a name and a version are a valid header")
         .connect_timeout(Duration::from_secs(4))
         .http2_keep_alive_interval(Duration::from_secs(10))

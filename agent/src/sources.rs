@@ -1,0 +1,42 @@
+//! Where readings come from: a file for each kind of source.
+//!
+//! At each tick every source adds what it has to a [`Round`]; what several of them say of one instance becomes one report.
+//! No source waits: what takes time has a task of its own, and adds what that found last.
+
+pub mod host;
+mod network;
+pub mod simulate;
+
+use std::collections::BTreeMap;
+
+use gopherwatch_proto::v1::Metric;
+
+/// One kind of source.
+pub trait Source: Send {
+    /// Adds the figures of now. Those that cannot be had are left out, and never 0 instead.
+    fn read(&mut self, round: &mut Round);
+}
+
+/// What one tick found.
+#[derive(Debug, Default)]
+pub struct Round {
+    readings: BTreeMap<(String, String), Vec<Metric>>,
+}
+
+impl Round {
+    /// Adds to what is known of this instance. That it is there is news, even without a figure.
+    pub fn add(&mut self, service: &str, instance: &str, metrics: impl IntoIterator<Item = Metric>) {
+        let key = (service.to_owned(), instance.to_owned());
+        self.readings.entry(key).or_default().extend(metrics.into_iter().filter(|metric| metric.value.is_finite()));
+    }
+
+    /// Everything found, by service and instance.
+    pub fn into_readings(self) -> impl Iterator<Item = (String, String, Vec<Metric>)> {
+        self.readings.into_iter().map(|((service, instance), metrics)| (service, instance, metrics))
+    }
+}
+
+/// A figure under its name.
+pub fn metric(name: impl Into<String>, value: f64) -> Metric {
+    Metric { name: name.into(), value }
+}
