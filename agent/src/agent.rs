@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gopherwatch_client::buffer::Limits;
+use gopherwatch_client::buffer::{self, Buffer};
 use gopherwatch_client::codec::encode;
 use gopherwatch_client::outbox::Outbox;
 use gopherwatch_client::token::Token;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tonic::transport::Uri;
 
 use crate::log;
+use crate::sources::accounts::OwnAccounts;
 use crate::sources::host::{self, Host};
 use crate::sources::simulate::Fleet;
 use crate::sources::{Round, Source};
@@ -41,6 +42,8 @@ pub struct Options {
     pub instance: String,
     /// Time between two of them.
     pub interval: Duration,
+    /// Where reports wait for their receipts.
+    pub buffer: buffer::Options,
     /// Where log lines go.
     pub log: log::Options,
 }
@@ -71,6 +74,9 @@ pub enum Error {
     /// The signal handlers.
     #[error("listening for SIGTERM and SIGINT")]
     Signals(#[source] io::Error),
+    /// Each would deliver the other's reports again.
+    #[error(transparent)]
+    Spool(buffer::Taken),
     /// A bug of ours. Better an agent that is seen to end than one that is silent.
     #[error("the {0} ended by itself")]
     Ended(&'static str),
@@ -82,14 +88,15 @@ pub enum Error {
 /// The agent could not start.
 pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
     let mut stop = StopSignals::new().map_err(Error::Signals)?;
-    let outbox = Arc::new(Outbox::new(Limits::default()));
     let service_id = match &options.subject {
         Subject::Host { service } => service.as_str(),
         Subject::Simulated { .. } => "simulator",
     };
     // 0 would mean "no epoch".
     let epoch = rand::random_range(1..=u64::MAX);
-    let mut delivery = send::Options::new(options.server.clone(), service_id, epoch);
+    let buffer = Buffer::open(&options.buffer, epoch, &log).map_err(Error::Spool)?;
+    let outbox = Arc::new(Outbox::new(buffer));
+    let mut delivery = send::Options::new(options.server.clone(), service_id);
     delivery.token = options.token;
     info!(log, "started"; "service" => service_id, "instance" => &options.instance, "server" => %options.server,
         "interval_ms" => options.interval.as_millis() as u64, "epoch" => epoch);
@@ -111,8 +118,11 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
         name = stop.next() => warn!(log, "leaving at once"; "signal" => name),
     }
     let accounts = outbox.accounts();
-    if accounts.pending > 0 {
-        warn!(log, "stopped with undelivered reports, which are lost"; accounts);
+    let n_lasting = outbox.n_lasting().min(accounts.pending);
+    if accounts.pending > n_lasting {
+        warn!(log, "stopped with undelivered reports, which are lost"; "lost" => accounts.pending - n_lasting, accounts);
+    } else if n_lasting > 0 {
+        info!(log, "stopped; what is not delivered is in the spool and goes first at the next start"; accounts);
     } else {
         info!(log, "stopped"; accounts);
     }
@@ -133,13 +143,17 @@ struct Collector {
 
 impl Collector {
     fn new(subject: Subject, instance: String, outbox: Arc<Outbox>, log: Logger) -> Result<Self, Error> {
-        let (source, warm_up): (Box<dyn Source>, _) = match subject {
-            Subject::Host { service } => (Box::new(Host::new(service, instance).map_err(Error::Host)?), host::WARM_UP),
+        let (sources, warm_up): (Vec<Box<dyn Source>>, _) = match subject {
+            Subject::Host { service } => {
+                let accounts = OwnAccounts::new(service.clone(), instance.clone(), Arc::clone(&outbox));
+                let host = Host::new(service, instance).map_err(Error::Host)?;
+                (vec![Box::new(host), Box::new(accounts)], host::WARM_UP)
+            }
             Subject::Simulated { n_services, speed } => {
-                (Box::new(Fleet::new(n_services, speed, instance)), Duration::ZERO)
+                (vec![Box::new(Fleet::new(n_services, speed, instance))], Duration::ZERO)
             }
         };
-        Ok(Self { sources: vec![source], outbox, round: 0, warm_up, overflow: Trouble::default(), log })
+        Ok(Self { sources, outbox, round: 0, warm_up, overflow: Trouble::default(), log })
     }
 
     async fn run(mut self, interval: Duration, stopping: Arc<Notify>) {
@@ -160,17 +174,17 @@ impl Collector {
         self.round += 1;
         let mut round = Round::default();
         self.sources.iter_mut().for_each(|source| source.read(&mut round));
-        let mut n_evicted = 0;
-        for (service_name, instance, metrics) in round.into_readings() {
-            n_evicted += self.outbox.push(encode(&MetricReport {
+        let report = |(service_name, instance, metrics)| {
+            encode(&MetricReport {
                 service_name,
                 instance,
                 time_unix_nano: clock::unix_nanos(),
                 sequence: self.round,
                 metrics,
                 leaving,
-            }));
-        }
+            })
+        };
+        let n_evicted = self.outbox.push_all(round.into_readings().map(report));
         self.note_overflow(n_evicted as u64);
     }
 
@@ -182,8 +196,10 @@ impl Collector {
         }
         let accounts = self.outbox.accounts();
         match self.overflow.happened(n_evicted, now) {
-            Say::First => warn!(self.log, "the buffer is full: the oldest reports make room"; accounts),
-            Say::Again(episode) => warn!(self.log, "the buffer is still full: the oldest reports make room";
+            Say::First => {
+                warn!(self.log, "reports are dropped, the oldest first: too many wait, or for too long"; accounts)
+            }
+            Say::Again(episode) => warn!(self.log, "reports are still dropped: too many wait, or for too long";
                 "for_seconds" => episode.seconds(), accounts),
             Say::Nothing => {}
         }

@@ -1,11 +1,13 @@
 //! The command line and its environment, parsed into what the programs below need: nothing after this checks again.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use gopherwatch_client::address;
+use gopherwatch_client::buffer::{self, Limits};
 use gopherwatch_client::error::chain;
 use gopherwatch_client::token::Token;
 use gopherwatch_proto::v1::Metric;
@@ -13,9 +15,6 @@ use gopherwatch_proto::{MAX_METRICS, MAX_NAME_BYTES, is_valid_name};
 use tonic::transport::Uri;
 
 use crate::{agent, log, once};
-
-/// The port that a server listens on unless told otherwise.
-const DEFAULT_PORT: u16 = 50051;
 
 /// What the program was asked to do.
 #[derive(Debug)]
@@ -31,7 +30,7 @@ pub enum Task {
 #[command(name = "gopherwatch-agent", version)]
 struct Cli {
     /// The server: a URL, or HOST:PORT
-    #[arg(long, env = "GOPHERWATCH_SERVER", global = true, default_value = "http://127.0.0.1:50051", value_parser = server)]
+    #[arg(long, env = "GOPHERWATCH_SERVER", global = true, default_value = "http://127.0.0.1:50051", value_parser = address::parse)]
     server: Uri,
 
     /// A file with the token that the server asks its agents for, if it does
@@ -49,6 +48,18 @@ struct Cli {
     /// Time between two reports: 500ms, 1s, 5m
     #[arg(long, env = "GOPHERWATCH_INTERVAL", default_value = "1s", value_name = "DURATION", value_parser = interval)]
     interval: Duration,
+
+    /// Keep what is not receipted in this directory instead of in memory, so that it survives a killed agent
+    #[arg(long, env = "GOPHERWATCH_SPOOL_DIR", value_name = "DIR", value_parser = directory)]
+    spool_dir: Option<PathBuf>,
+
+    /// How much may wait to be receipted; the oldest is dropped first [default: 64MiB in memory, 256MiB on disk]
+    #[arg(long, env = "GOPHERWATCH_BUFFER_SIZE", value_name = "SIZE", value_parser = buffer_size)]
+    buffer_size: Option<usize>,
+
+    /// How long a report may wait to be receipted before it is dropped
+    #[arg(long, env = "GOPHERWATCH_BUFFER_AGE", default_value = "24h", value_name = "DURATION", value_parser = buffer_age)]
+    buffer_age: Duration,
 
     /// Report N invented services (checkout, payments, ...) instead of this host
     #[arg(long, env = "GOPHERWATCH_SIMULATE", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -102,6 +113,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
             }))
         }
         None => {
+            let buffer = buffer_options(&cli);
             let host = host_name();
             let subject = match cli.simulate {
                 Some(n_services) => agent::Subject::Simulated { n_services, speed: cli.simulate_speed },
@@ -113,43 +125,25 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
                 subject,
                 instance: cli.instance.unwrap_or(host),
                 interval: cli.interval,
+                buffer,
                 log: log::Options { format: cli.log_format, level: cli.log_level },
             }))
         }
     }
 }
 
-fn refusal(kind: ErrorKind, message: &str) -> clap::Error {
-    Cli::command().error(kind, message)
+fn buffer_options(cli: &Cli) -> buffer::Options {
+    let usual = if cli.spool_dir.is_some() { Limits::ON_DISK } else { Limits::IN_MEMORY };
+    let limits = Limits { bytes: cli.buffer_size.unwrap_or(usual.bytes), age: cli.buffer_age };
+    buffer::Options { spool_dir: cli.spool_dir.clone(), limits: Some(limits) }
 }
 
 fn token(path: &str) -> Result<Token, String> {
     Token::in_file(Path::new(path)).map_err(|err| chain(&err))
 }
 
-fn server(text: &str) -> Result<Uri, String> {
-    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let shape = || {
-        format!(
-            "not a server's address: write {DEFAULT_PORT} as in http://127.0.0.1:{DEFAULT_PORT} or host:{DEFAULT_PORT}"
-        )
-    };
-    let uri: Uri = url.parse().map_err(|_| shape())?;
-    if uri.scheme_str() == Some("https") {
-        return Err("https is not spoken yet: use http://, and a tunnel where the network is not trusted".into());
-    }
-    let authority = uri.authority().ok_or_else(shape)?;
-    let is_bare = matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.as_str().contains('@');
-    if uri.scheme_str() != Some("http") || !is_bare || authority.host().is_empty() {
-        return Err(shape());
-    }
-    let port = match authority.port() {
-        Some(port) => port.as_u16(),
-        // "host:" and "host:70000" parse as an authority without a port.
-        None if authority.as_str() == authority.host() => DEFAULT_PORT,
-        None => return Err(shape()),
-    };
-    format!("http://{}:{port}", authority.host()).parse().map_err(|_| shape())
+fn refusal(kind: ErrorKind, message: &str) -> clap::Error {
+    Cli::command().error(kind, message)
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -183,6 +177,40 @@ fn interval(text: &str) -> Result<Duration, String> {
         return Err("takes 10ms to 1h".into());
     }
     Ok(interval)
+}
+
+fn directory(text: &str) -> Result<PathBuf, String> {
+    // Of an empty variable in the environment: the working directory is hardly what was meant.
+    if text.is_empty() { Err("takes a directory".into()) } else { Ok(text.into()) }
+}
+
+fn buffer_size(text: &str) -> Result<usize, String> {
+    let shape = "write a size as 64MiB or 1GiB";
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (count, unit) = text.split_at(split);
+    let unit: u64 = match unit {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(shape.into()),
+    };
+    let count: u64 = count.parse().map_err(|_| shape)?;
+    // Less holds not even a few rounds of a simulated fleet; more is looked through for minutes at a start.
+    match count.checked_mul(unit) {
+        Some(bytes @ 0x10_0000..=0x10_0000_0000) => {
+            usize::try_from(bytes).map_err(|_| "too much for this machine".into())
+        }
+        _ => Err("takes 1MiB to 64GiB".into()),
+    }
+}
+
+fn buffer_age(text: &str) -> Result<Duration, String> {
+    let age = duration(text)?;
+    // Less than a restart of the server takes would drop everything each time.
+    if !(Duration::from_secs(10)..=Duration::from_secs(30 * 86_400)).contains(&age) {
+        return Err("takes 10s to 30d".into());
+    }
+    Ok(age)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -241,22 +269,29 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_a_url_or_a_host_with_or_without_port() {
-        for (text, uri) in [
-            ("http://10.0.0.1:4000", "http://10.0.0.1:4000/"),
-            ("http://10.0.0.1:4000/", "http://10.0.0.1:4000/"),
-            ("watch.example:4000", "http://watch.example:4000/"),
-            ("watch.example", "http://watch.example:50051/"),
-            ("http://watch.example", "http://watch.example:50051/"),
-            ("[::1]:4000", "http://[::1]:4000/"),
-            ("[::1]", "http://[::1]:50051/"),
+    fn the_buffer_is_in_memory_unless_it_has_a_directory() {
+        assert_eq!(run("").buffer, buffer::Options { spool_dir: None, limits: Some(Limits::IN_MEMORY) });
+        let on_disk = run("--spool-dir /var/spool/x").buffer;
+        assert_eq!(on_disk, buffer::Options { spool_dir: Some("/var/spool/x".into()), limits: Some(Limits::ON_DISK) });
+        let limits = run("--buffer-size 5MiB --buffer-age 7d").buffer.limits;
+        assert_eq!(limits, Some(Limits { bytes: 5 << 20, age: Duration::from_secs(7 * 86_400) }));
+    }
+
+    #[test]
+    fn a_buffer_of_no_size_or_age_is_refused() {
+        for (line, because) in [
+            ("--spool-dir=", "takes a directory"),
+            ("--buffer-size 64", "64MiB"),
+            ("--buffer-size 0MiB", "1MiB to 64GiB"),
+            ("--buffer-size 1023KiB", "1MiB to 64GiB"),
+            ("--buffer-size 65GiB", "1MiB to 64GiB"),
+            ("--buffer-size 99999999999999999999GiB", "64MiB"),
+            ("--buffer-age 24", "500ms"),
+            ("--buffer-age 9s", "10s to 30d"),
+            ("--buffer-age 31d", "10s to 30d"),
         ] {
-            assert_eq!(server(text).expect(text).to_string(), uri, "{text}");
-        }
-        for bad in
-            ["", "http://", "host:", "host:0x1", "host:70000", "ftp://a:1", "https://a:1", "a:1/path", "u@a:1", "a b"]
-        {
-            assert!(server(bad).is_err(), "{bad:?} gave {:?}", server(bad));
+            let message = parsed(line).expect_err(line);
+            assert!(message.contains(because), "{line}: {message}");
         }
     }
 

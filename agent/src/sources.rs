@@ -3,6 +3,7 @@
 //! At each tick every source adds what it has to a [`Round`]; what several of them say of one instance becomes one report.
 //! No source waits: what takes time has a task of its own, and adds what that found last.
 
+pub mod accounts;
 pub mod host;
 mod network;
 pub mod simulate;

@@ -1,50 +1,82 @@
 //! The accounted buffer: every report from the moment it is made until its receipt, or until it is dropped.
 //!
-//! Pure and bounded. The oldest report goes first, also when it is on the current stream, and
-//! sent = acknowledged + pending + dropped holds after every call (promise 7).
+//! Bounded by size and age, in memory or on disk ([`crate::backlog`]). The oldest report goes first, also when it is on the
+//! current stream, and sent = acknowledged + pending + dropped holds after every call (promise 7). A stream carries one
+//! numbering: what earlier processes left in the spool goes first, each epoch on a stream of its own.
 
-use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use slog::{Logger, error};
+
+pub use crate::backlog::Taken;
+use crate::backlog::{Backlog, Memory, Spool, SpoolError, Waiting};
 use crate::codec::Encoded;
+use crate::error::chain;
 
-/// How much the buffer may hold.
-#[derive(Debug, Clone, Copy)]
+/// How much the buffer may hold, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Reports.
-    pub reports: usize,
     /// Bytes, each report with an allowance for what is kept around it.
     pub bytes: usize,
+    /// How long a report may wait.
+    pub age: Duration,
 }
 
-impl Default for Limits {
-    /// 64 MiB: about 40 hours of one host's reports at 1 s, 20 s of 10,000 simulated services. The count alone would
-    /// only bind for reports smaller than any the agent makes.
-    fn default() -> Self {
-        Self { reports: 500_000, bytes: 64 << 20 }
-    }
+/// Older readings are history that nobody waits for, and would hold up the present.
+const USUAL_AGE: Duration = Duration::from_secs(24 * 3600);
+
+impl Limits {
+    /// In memory: about 40 hours of one host's reports at 1 s, 20 s of 10,000 simulated services.
+    pub const IN_MEMORY: Self = Self { bytes: 64 << 20, age: USUAL_AGE };
+    /// On disk.
+    pub const ON_DISK: Self = Self { bytes: 256 << 20, age: USUAL_AGE };
+}
+
+/// Where the buffer is, and how much it may hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options {
+    /// The directory of the spool; none: the buffer is in memory.
+    pub spool_dir: Option<PathBuf>,
+    /// Other limits than the usual ones.
+    pub limits: Option<Limits>,
 }
 
 /// Where the reports made so far are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Accounts {
-    /// Handed over for delivery.
+    /// Handed over for delivery, by this process or left in the spool by earlier ones.
     pub sent: u64,
     /// Counted in a receipt.
     pub acknowledged: u64,
     /// Neither acknowledged nor given up.
     pub pending: u64,
-    /// Given up for want of room.
+    /// Given up for want of room, or as too old, or lost with a damaged spool.
     pub dropped: u64,
+}
+
+/// What a stream draws.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drawn {
+    /// The next report.
+    Report(Encoded),
+    /// No more for now.
+    Nothing,
+    /// No more for this stream: the next report belongs to another numbering.
+    OtherEpoch,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Buffer {
     limits: Limits,
-    queue: VecDeque<Encoded>,
-    bytes: usize,
-    /// So many of the queue's first are on the current stream.
-    taken: usize,
+    backlog: Box<dyn Backlog>,
+    /// The numbering of the reports that are pushed.
+    epoch: u64,
+    /// The numbering of the current stream.
+    stream_epoch: u64,
+    /// So many of the backlog's first are on the current stream.
+    taken: u64,
     /// Reports on the current stream, ahead of those taken, whose copy made room for newer ones. Its receipt may still
     /// cover them, so they stay pending until it ends.
     adrift: u64,
@@ -53,55 +85,80 @@ pub struct Buffer {
     dropped: u64,
 }
 
-/// What a report in the buffer costs: its bytes, and the handle and allocation around them.
-fn cost(report: &Encoded) -> usize {
-    const OVERHEAD: usize = 80;
-    report.len() + OVERHEAD
-}
-
 impl Buffer {
-    /// An empty buffer.
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, queue: VecDeque::new(), bytes: 0, taken: 0, adrift: 0, sent: 0, acknowledged: 0, dropped: 0 }
+    /// An empty buffer in memory, for reports of the numbering `epoch`.
+    pub fn new(limits: Limits, epoch: u64) -> Self {
+        Self::over(Box::<Memory>::default(), limits, epoch)
     }
 
-    /// Adds a report and returns how many older ones had to make room for it.
-    pub fn push(&mut self, report: Encoded) -> usize {
-        self.sent += 1;
-        self.bytes += cost(&report);
-        self.queue.push_back(report);
-        let mut n_evicted = 0;
-        while self.queue.len() > self.limits.reports || self.bytes > self.limits.bytes {
-            let on_stream = self.taken > 0;
-            if !self.pop() {
-                break;
-            }
-            n_evicted += 1;
-            if on_stream {
-                self.taken -= 1;
-                self.adrift += 1;
-            } else {
-                self.dropped += 1;
+    /// A buffer for reports of the numbering `epoch`, and for what the spool has. A spool that cannot be used is told of,
+    /// and the buffer is in memory: who watches a host with a broken disk must go on.
+    ///
+    /// # Errors
+    /// Another process has the spool.
+    pub fn open(options: &Options, epoch: u64, log: &Logger) -> Result<Self, Taken> {
+        let in_memory = || Self::new(options.limits.unwrap_or(Limits::IN_MEMORY), epoch);
+        let Some(dir) = &options.spool_dir else { return Ok(in_memory()) };
+        match Spool::open(dir, log.clone()) {
+            Ok(spool) => Ok(Self::over(Box::new(spool), options.limits.unwrap_or(Limits::ON_DISK), epoch)),
+            Err(SpoolError::Taken(taken)) => Err(taken),
+            Err(err) => {
+                error!(log, "no spool: until the next start, reports are kept in memory"; "error" => chain(&err));
+                let Limits { bytes, age } = options.limits.unwrap_or(Limits::IN_MEMORY);
+                Ok(Self::new(Limits { bytes: bytes.min(Limits::IN_MEMORY.bytes), age }, epoch))
             }
         }
+    }
+
+    fn over(backlog: Box<dyn Backlog>, limits: Limits, epoch: u64) -> Self {
+        let sent = backlog.len();
+        Self { limits, backlog, epoch, stream_epoch: epoch, taken: 0, adrift: 0, sent, acknowledged: 0, dropped: 0 }
+    }
+
+    /// Adds reports, made at `now_ms` (milliseconds since 1970), and returns how many older ones had to make room for
+    /// them or were too old. On disk it is one transaction.
+    pub fn push(&mut self, reports: impl IntoIterator<Item = Encoded>, now_ms: u64) -> usize {
+        for report in reports {
+            self.sent += 1;
+            self.backlog.push(Waiting { epoch: self.epoch, since_ms: now_ms, report });
+        }
+        let n_evicted = self.make_room(now_ms);
+        self.backlog.flush();
+        self.write_off_lost();
         n_evicted
     }
 
+    /// Begins a stream: returns its numbering, that of the oldest report, and how many were too old to go on it.
+    pub fn open_stream(&mut self, now_ms: u64) -> (u64, usize) {
+        let n_evicted = self.make_room(now_ms);
+        if n_evicted > 0 {
+            self.backlog.flush();
+        }
+        let oldest = self.next();
+        self.stream_epoch = oldest.map_or(self.epoch, |waiting| waiting.epoch);
+        (self.stream_epoch, n_evicted)
+    }
+
     /// The next report for the current stream, oldest first.
-    pub fn take(&mut self) -> Option<Encoded> {
-        let report = self.queue.get(self.taken)?.clone();
-        self.taken += 1;
-        Some(report)
+    pub fn take(&mut self) -> Drawn {
+        match self.next() {
+            None => Drawn::Nothing,
+            Some(waiting) if waiting.epoch != self.stream_epoch => Drawn::OtherEpoch,
+            Some(waiting) => {
+                self.taken += 1;
+                Drawn::Report(waiting.report)
+            }
+        }
     }
 
     /// How many reports the current stream has taken.
     pub fn on_stream(&self) -> u64 {
-        self.adrift + self.taken as u64
+        self.adrift + self.taken
     }
 
-    /// Whether the current stream has nothing left to take.
+    /// Whether the current stream has nothing left to take, and the next one neither.
     pub fn is_drained(&self) -> bool {
-        self.taken == self.queue.len()
+        self.taken == self.backlog.len()
     }
 
     /// Ends the current stream: its first `received` reports are acknowledged, the others wait for the next stream.
@@ -109,17 +166,13 @@ impl Buffer {
     pub fn settle(&mut self, received: u64) -> u64 {
         let covered = received.min(self.on_stream());
         let covered_adrift = covered.min(self.adrift);
-        for _ in covered_adrift..covered {
-            self.pop();
-        }
+        self.backlog.pop(covered - covered_adrift);
         self.acknowledged += covered;
         self.dropped += self.adrift - covered_adrift;
         self.adrift = 0;
         self.taken = 0;
-        // After an outage the queue's own allocation would otherwise keep its largest size for ever.
-        if self.queue.capacity() > 1024 && self.queue.len() < self.queue.capacity() / 4 {
-            self.queue.shrink_to(self.queue.len() * 2);
-        }
+        self.backlog.flush();
+        self.write_off_lost();
         covered
     }
 
@@ -128,15 +181,59 @@ impl Buffer {
         Accounts {
             sent: self.sent,
             acknowledged: self.acknowledged,
-            pending: self.adrift + self.queue.len() as u64,
+            pending: self.adrift + self.backlog.len(),
             dropped: self.dropped,
         }
     }
 
-    fn pop(&mut self) -> bool {
-        let Some(report) = self.queue.pop_front() else { return false };
-        self.bytes -= cost(&report);
-        true
+    /// How many of the pending reports are there for the next process if this one ends now.
+    pub fn n_lasting(&self) -> u64 {
+        self.backlog.n_lasting()
+    }
+
+    fn next(&mut self) -> Option<Waiting> {
+        loop {
+            let next = self.backlog.get(self.taken);
+            // What is next has another place now.
+            if self.write_off_lost() == 0 {
+                return next;
+            }
+        }
+    }
+
+    fn make_room(&mut self, now_ms: u64) -> usize {
+        let longest_ms = u64::try_from(self.limits.age.as_millis()).unwrap_or(u64::MAX);
+        let mut n_evicted = 0;
+        loop {
+            let since_ms = self.backlog.oldest_since_ms();
+            if self.write_off_lost() > 0 {
+                continue;
+            }
+            let Some(since_ms) = since_ms else { break };
+            let is_too_old = now_ms.saturating_sub(since_ms) > longest_ms;
+            if !is_too_old && !self.backlog.is_over(self.limits.bytes) {
+                break;
+            }
+            self.backlog.pop(1);
+            self.gone(1);
+            n_evicted += 1;
+        }
+        n_evicted
+    }
+
+    /// Counts what the backlog has lost, and returns how many.
+    fn write_off_lost(&mut self) -> u64 {
+        let n_lost = self.backlog.take_lost();
+        self.gone(n_lost);
+        n_lost
+    }
+
+    /// The oldest are no longer in the backlog, and have no receipt.
+    fn gone(&mut self, n_reports: u64) {
+        let on_stream = n_reports.min(self.taken);
+        self.taken -= on_stream;
+        self.adrift += on_stream;
+        self.dropped += n_reports - on_stream;
     }
 }
 
@@ -144,10 +241,19 @@ impl Buffer {
 mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
+    use slog::{Discard, o};
+    use tempfile::TempDir;
 
     use super::*;
+    use crate::backlog::OVERHEAD;
 
-    const ROOMY: Limits = Limits { reports: 1000, bytes: 1 << 20 };
+    const ROOMY: Limits = Limits::IN_MEMORY;
+    const EACH: usize = 8 + OVERHEAD;
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn room_for(n_reports: usize) -> Limits {
+        Limits { bytes: n_reports * EACH, ..ROOMY }
+    }
 
     fn report(n: u64) -> Encoded {
         Encoded::copy_from_slice(&n.to_be_bytes())
@@ -157,125 +263,229 @@ mod tests {
         u64::from_be_bytes(report[..].try_into().expect("eight bytes"))
     }
 
-    fn filled(limits: Limits, n: u64) -> Buffer {
-        let mut buffer = Buffer::new(limits);
+    fn spooled(dir: &TempDir, limits: Limits, epoch: u64) -> Buffer {
+        let options = Options { spool_dir: Some(dir.path().join("spool")), limits: Some(limits) };
+        Buffer::open(&options, epoch, &Logger::root(Discard, o!())).expect("nobody else has it")
+    }
+
+    fn filled(mut buffer: Buffer, n: u64) -> Buffer {
         for i in 1..=n {
-            buffer.push(report(i));
+            buffer.push([report(i)], NOW);
         }
+        buffer.open_stream(NOW);
         buffer
     }
 
+    /// Runs a test with a buffer in memory, and with one on disk.
+    fn with_both(limits: Limits, test: impl Fn(Buffer)) {
+        test(Buffer::new(limits, 1));
+        let dir = TempDir::new().expect("a folder");
+        test(spooled(&dir, limits, 1));
+    }
+
+    fn take(buffer: &mut Buffer) -> Option<u64> {
+        match buffer.take() {
+            Drawn::Report(report) => Some(number(&report)),
+            Drawn::Nothing | Drawn::OtherEpoch => None,
+        }
+    }
+
     fn take_all(buffer: &mut Buffer) -> Vec<u64> {
-        std::iter::from_fn(|| buffer.take()).map(|r| number(&r)).collect()
+        std::iter::from_fn(|| take(buffer)).collect()
     }
 
     #[test]
     fn reports_leave_in_the_order_they_came() {
-        let mut buffer = filled(ROOMY, 4);
-        assert_eq!(take_all(&mut buffer), [1, 2, 3, 4]);
-        assert!(buffer.is_drained());
+        with_both(ROOMY, |buffer| {
+            let mut buffer = filled(buffer, 4);
+            assert_eq!(take_all(&mut buffer), [1, 2, 3, 4]);
+            assert!(buffer.is_drained());
+        });
     }
 
     #[test]
     fn a_full_receipt_empties_the_buffer() {
-        let mut buffer = filled(ROOMY, 3);
-        take_all(&mut buffer);
-        assert_eq!(buffer.settle(3), 3);
-        assert_eq!(buffer.accounts(), Accounts { sent: 3, acknowledged: 3, pending: 0, dropped: 0 });
+        with_both(ROOMY, |buffer| {
+            let mut buffer = filled(buffer, 3);
+            take_all(&mut buffer);
+            assert_eq!(buffer.settle(3), 3);
+            assert_eq!(buffer.accounts(), Accounts { sent: 3, acknowledged: 3, pending: 0, dropped: 0 });
+        });
     }
 
     #[test]
     fn a_stream_without_a_receipt_is_sent_again_from_its_first_report() {
-        let mut buffer = filled(ROOMY, 3);
-        take_all(&mut buffer);
-        buffer.settle(0);
-        buffer.push(report(4));
-        assert_eq!(take_all(&mut buffer), [1, 2, 3, 4]);
+        with_both(ROOMY, |buffer| {
+            let mut buffer = filled(buffer, 3);
+            take_all(&mut buffer);
+            buffer.settle(0);
+            buffer.push([report(4)], NOW);
+            assert_eq!(take_all(&mut buffer), [1, 2, 3, 4]);
+        });
     }
 
     #[test]
     fn a_prefix_receipt_leaves_the_rest_for_the_next_stream() {
-        let mut buffer = filled(ROOMY, 5);
-        take_all(&mut buffer);
-        assert_eq!(buffer.settle(2), 2);
-        assert_eq!(take_all(&mut buffer), [3, 4, 5]);
+        with_both(ROOMY, |buffer| {
+            let mut buffer = filled(buffer, 5);
+            take_all(&mut buffer);
+            assert_eq!(buffer.settle(2), 2);
+            assert_eq!(take_all(&mut buffer), [3, 4, 5]);
+        });
     }
 
     #[test]
     fn a_receipt_never_covers_a_report_that_was_not_taken() {
-        let mut buffer = filled(ROOMY, 3);
-        buffer.take();
-        assert_eq!(buffer.settle(3), 1);
-        assert_eq!(take_all(&mut buffer), [2, 3]);
+        with_both(ROOMY, |buffer| {
+            let mut buffer = filled(buffer, 3);
+            take(&mut buffer);
+            assert_eq!(buffer.settle(3), 1);
+            assert_eq!(take_all(&mut buffer), [2, 3]);
+        });
     }
 
     #[test]
     fn the_oldest_makes_room_and_is_counted() {
-        let mut buffer = filled(Limits { reports: 3, ..ROOMY }, 5);
-        assert_eq!(buffer.accounts(), Accounts { sent: 5, acknowledged: 0, pending: 3, dropped: 2 });
-        assert_eq!(take_all(&mut buffer), [3, 4, 5]);
+        with_both(room_for(3), |buffer| {
+            let mut buffer = filled(buffer, 5);
+            assert_eq!(buffer.accounts(), Accounts { sent: 5, acknowledged: 0, pending: 3, dropped: 2 });
+            assert_eq!(take_all(&mut buffer), [3, 4, 5]);
+        });
     }
 
     #[test]
-    fn bytes_bind_as_well_as_the_count() {
-        let each = cost(&report(0));
-        let mut buffer = filled(Limits { bytes: 2 * each, ..ROOMY }, 5);
-        assert_eq!(take_all(&mut buffer), [4, 5]);
+    fn what_waited_too_long_is_dropped_and_counted_with_the_next_report_or_stream() {
+        with_both(Limits { age: Duration::from_secs(60), ..ROOMY }, |mut buffer| {
+            buffer.push([report(1)], NOW);
+            buffer.push([report(2)], NOW + 30_000);
+            assert_eq!(buffer.push([report(3)], NOW + 60_000), 0, "a minute is allowed");
+            assert_eq!(buffer.push([report(4)], NOW + 60_001), 1);
+            assert_eq!(buffer.open_stream(NOW + 90_001), (1, 1));
+            assert_eq!(take_all(&mut buffer), [3, 4]);
+            assert_eq!(buffer.accounts(), Accounts { sent: 4, acknowledged: 0, pending: 2, dropped: 2 });
+        });
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_nothing_old() {
+        with_both(ROOMY, |mut buffer| {
+            buffer.push([report(1)], NOW);
+            assert_eq!(buffer.push([report(2)], 0), 0);
+            assert_eq!(take_all(&mut buffer), [1, 2]);
+        });
     }
 
     #[test]
     fn a_report_dropped_while_on_the_stream_still_counts_in_the_receipts_prefix() {
-        let mut buffer = filled(Limits { reports: 4, ..ROOMY }, 4);
-        buffer.take();
-        buffer.take();
-        buffer.take();
-        // 1 and 2 make room; they were sent, so a receipt for three covers 1, 2 and 3.
-        buffer.push(report(5));
-        buffer.push(report(6));
-        assert_eq!(buffer.accounts(), Accounts { sent: 6, acknowledged: 0, pending: 6, dropped: 0 });
-        assert_eq!(buffer.settle(3), 3);
-        assert_eq!(take_all(&mut buffer), [4, 5, 6]);
-        assert_eq!(buffer.accounts(), Accounts { sent: 6, acknowledged: 3, pending: 3, dropped: 0 });
+        with_both(room_for(4), |buffer| {
+            let mut buffer = filled(buffer, 4);
+            assert_eq!([take(&mut buffer), take(&mut buffer), take(&mut buffer)], [Some(1), Some(2), Some(3)]);
+            // 1 and 2 make room; they were sent, so a receipt for three covers 1, 2 and 3.
+            buffer.push([report(5), report(6)], NOW);
+            assert_eq!(buffer.accounts(), Accounts { sent: 6, acknowledged: 0, pending: 6, dropped: 0 });
+            assert_eq!(buffer.settle(3), 3);
+            assert_eq!(take_all(&mut buffer), [4, 5, 6]);
+            assert_eq!(buffer.accounts(), Accounts { sent: 6, acknowledged: 3, pending: 3, dropped: 0 });
+        });
     }
 
     #[test]
     fn a_report_dropped_while_on_a_stream_that_fails_is_lost_and_counted() {
-        let mut buffer = filled(Limits { reports: 2, ..ROOMY }, 2);
-        take_all(&mut buffer);
-        buffer.push(report(3));
-        buffer.settle(0);
-        assert_eq!(buffer.accounts(), Accounts { sent: 3, acknowledged: 0, pending: 2, dropped: 1 });
-        assert_eq!(take_all(&mut buffer), [2, 3]);
+        with_both(room_for(2), |buffer| {
+            let mut buffer = filled(buffer, 2);
+            take_all(&mut buffer);
+            buffer.push([report(3)], NOW);
+            buffer.settle(0);
+            assert_eq!(buffer.accounts(), Accounts { sent: 3, acknowledged: 0, pending: 2, dropped: 1 });
+            assert_eq!(take_all(&mut buffer), [2, 3]);
+        });
     }
 
-    /// A model that remembers every stream's reports by number, against any sequence of calls.
+    #[test]
+    fn what_earlier_processes_left_goes_first_a_stream_for_each_numbering() {
+        let dir = TempDir::new().expect("a folder");
+        filled(spooled(&dir, ROOMY, u64::MAX), 2);
+        filled(spooled(&dir, ROOMY, 7), 3);
+        let mut buffer = filled(spooled(&dir, ROOMY, 8), 1);
+        assert_eq!(buffer.accounts(), Accounts { sent: 6, acknowledged: 0, pending: 6, dropped: 0 });
+        for (epoch, numbers) in [(u64::MAX, vec![1, 2]), (7, vec![1, 2, 3]), (8, vec![1])] {
+            assert_eq!(buffer.open_stream(NOW), (epoch, 0));
+            assert_eq!(take_all(&mut buffer), numbers);
+            assert_eq!(buffer.take() == Drawn::Nothing, epoch == 8);
+            buffer.settle(numbers.len() as u64);
+        }
+        assert!(buffer.is_drained());
+        drop(buffer);
+        assert_eq!(spooled(&dir, ROOMY, 9).accounts(), Accounts::default(), "what has its receipt is gone");
+    }
+
+    /// A model that remembers every report by number, against any sequence of calls.
+    #[derive(Default)]
+    struct Model {
+        made: u64,
+        receipted: Vec<u64>,
+    }
+
+    impl Model {
+        fn check(&mut self, buffer: &mut Buffer, rng: &mut StdRng) {
+            let done_before = self.made - buffer.accounts().pending;
+            let acknowledged_before = self.receipted.len() as u64;
+            let mut stream = Vec::new();
+            let mut now = NOW;
+            buffer.open_stream(now);
+            for _ in 0..100 {
+                now += rng.random_range(0..100);
+                match rng.random_range(0..10) {
+                    0..3 => {
+                        let n_reports = rng.random_range(0..4);
+                        buffer.push((self.made + 1..=self.made + n_reports).map(report), now);
+                        self.made += n_reports;
+                    }
+                    3..9 => stream.extend(take(buffer)),
+                    _ => {
+                        assert_eq!(buffer.on_stream(), stream.len() as u64);
+                        let received = rng.random_range(0..=stream.len());
+                        buffer.settle(received as u64);
+                        self.receipted.extend_from_slice(&stream[..received]);
+                        stream.clear();
+                        buffer.open_stream(now);
+                    }
+                }
+                let accounts = buffer.accounts();
+                assert_eq!(accounts.sent, accounts.acknowledged + accounts.pending + accounts.dropped);
+                assert_eq!(accounts.sent + done_before, self.made);
+                assert_eq!(accounts.acknowledged + acknowledged_before, self.receipted.len() as u64);
+                assert!(stream.is_sorted_by(|a, b| a < b), "{stream:?}");
+                assert!(self.receipted.is_sorted_by(|a, b| a < b), "{:?}", self.receipted);
+            }
+        }
+    }
+
+    fn any_limits(rng: &mut StdRng) -> Limits {
+        Limits { age: Duration::from_millis(rng.random_range(500..10_000)), ..room_for(rng.random_range(1..20)) }
+    }
+
     #[test]
     fn the_accounts_balance_and_the_order_holds_whatever_happens() {
         for seed in 0..300 {
             let mut rng = StdRng::seed_from_u64(seed);
-            let mut buffer = Buffer::new(Limits { reports: rng.random_range(1..20), bytes: 2000 });
-            let (mut made, mut stream, mut receipted) = (0_u64, Vec::new(), Vec::new());
-            for _ in 0..400 {
-                match rng.random_range(0..10) {
-                    0..5 => {
-                        made += 1;
-                        buffer.push(report(made));
-                    }
-                    5..9 => stream.extend(buffer.take().map(|r| number(&r))),
-                    _ => {
-                        assert_eq!(buffer.on_stream(), stream.len() as u64, "seed {seed}");
-                        let received = rng.random_range(0..=stream.len());
-                        buffer.settle(received as u64);
-                        receipted.extend_from_slice(&stream[..received]);
-                        stream.clear();
-                    }
-                }
-                let accounts = buffer.accounts();
-                assert_eq!(accounts.sent, accounts.acknowledged + accounts.pending + accounts.dropped, "seed {seed}");
-                assert_eq!(accounts.sent, made);
-                assert_eq!(accounts.acknowledged, receipted.len() as u64);
-                assert!(stream.is_sorted_by(|a, b| a < b), "seed {seed}: {stream:?}");
-                assert!(receipted.is_sorted_by(|a, b| a < b), "seed {seed}: {receipted:?}");
+            let mut buffer = Buffer::new(any_limits(&mut rng), seed);
+            Model::default().check(&mut buffer, &mut rng);
+        }
+    }
+
+    #[test]
+    fn on_disk_too_from_one_process_to_the_next() {
+        for seed in 0..30 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let dir = TempDir::new().expect("a folder");
+            let mut model = Model::default();
+            for epoch in 1..5 {
+                let mut buffer = spooled(&dir, any_limits(&mut rng), epoch);
+                model.check(&mut buffer, &mut rng);
+                let n_left = buffer.n_lasting();
+                drop(buffer);
+                assert_eq!(spooled(&dir, ROOMY, 9).accounts().pending, n_left, "seed {seed}");
             }
         }
     }

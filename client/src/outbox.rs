@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
 use tokio_stream::Stream;
 
-use crate::buffer::{Accounts, Buffer, Limits};
+use crate::buffer::{Accounts, Buffer, Drawn};
+use crate::clock;
 use crate::codec::Encoded;
 
 /// See the module. One task may wait in [`Outbox::ready`] or [`Outbox::finishing`] at a time.
@@ -32,16 +33,20 @@ struct State {
 }
 
 impl Outbox {
-    /// An empty outbox.
-    pub fn new(limits: Limits) -> Self {
-        let buffer = Buffer::new(limits);
+    /// An outbox for what is in the buffer, and what is pushed.
+    pub fn new(buffer: Buffer) -> Self {
         let state = State { buffer, stream: 0, closing: false, finishing: false, waker: None };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Adds a report and returns how many older ones had to make room for it.
+    /// Adds a report and returns how many older ones had to make room for it or were too old.
     pub fn push(&self, report: Encoded) -> usize {
-        self.change(|state| state.buffer.push(report))
+        self.push_all([report])
+    }
+
+    /// [`Outbox::push`] for the reports of one round, which a spool takes as one.
+    pub fn push_all(&self, reports: impl IntoIterator<Item = Encoded>) -> usize {
+        self.change(|state| state.buffer.push(reports, clock::unix_millis()))
     }
 
     /// No report will come after those pushed: streams end by themselves once all are on their way.
@@ -83,7 +88,8 @@ impl Outbox {
         state.stream += 1;
         state.closing = false;
         state.waker = None;
-        Reports { outbox: Arc::clone(self), stream: state.stream }
+        let (epoch, n_too_old) = state.buffer.open_stream(clock::unix_millis());
+        Reports { outbox: Arc::clone(self), stream: state.stream, epoch, n_too_old }
     }
 
     /// Ends the current stream's drawing; its receipt is still to come.
@@ -108,6 +114,11 @@ impl Outbox {
         self.lock().buffer.accounts()
     }
 
+    /// How many of the pending reports are there for the next process if this one ends now.
+    pub fn n_lasting(&self) -> u64 {
+        self.lock().buffer.n_lasting()
+    }
+
     fn change<T>(&self, apply: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = apply(&mut state);
@@ -130,6 +141,10 @@ impl Outbox {
 pub struct Reports {
     outbox: Arc<Outbox>,
     stream: u64,
+    /// The numbering that all of them belong to.
+    pub epoch: u64,
+    /// How many were dropped as too old when the stream was opened.
+    pub n_too_old: usize,
 }
 
 impl Stream for Reports {
@@ -140,8 +155,10 @@ impl Stream for Reports {
         if state.stream != self.stream || state.closing {
             return Poll::Ready(None);
         }
-        if let Some(report) = state.buffer.take() {
-            return Poll::Ready(Some(report));
+        match state.buffer.take() {
+            Drawn::Report(report) => return Poll::Ready(Some(report)),
+            Drawn::OtherEpoch => return Poll::Ready(None),
+            Drawn::Nothing => {}
         }
         if state.finishing {
             return Poll::Ready(None);
@@ -156,9 +173,10 @@ mod tests {
     use tokio_stream::StreamExt;
 
     use super::*;
+    use crate::buffer::Limits;
 
     fn outbox() -> Arc<Outbox> {
-        Arc::new(Outbox::new(Limits::default()))
+        Arc::new(Outbox::new(Buffer::new(Limits::IN_MEMORY, 1)))
     }
 
     fn report(text: &'static str) -> Encoded {

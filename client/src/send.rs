@@ -44,8 +44,6 @@ pub struct Options {
     pub service_id: MetadataValue<Ascii>,
     /// What the server knows the agent by, if it asks.
     pub token: Option<Token>,
-    /// The numbering that the reports belong to.
-    pub epoch: u64,
     /// How long a stream stays open: how old an unreceipted report gets.
     pub rotate: Duration,
     /// How long a closed stream may owe its receipt. The server needs a few fsyncs; a connection that takes this long
@@ -55,12 +53,11 @@ pub struct Options {
 
 impl Options {
     /// Options with the usual times. The `service_id` is a valid name.
-    pub fn new(server: Uri, service_id: &str, epoch: u64) -> Self {
+    pub fn new(server: Uri, service_id: &str) -> Self {
         Self {
             server,
             service_id: service_id.parse().expect("a valid name is printable ASCII"),
             token: None,
-            epoch,
             rotate: Duration::from_secs(5),
             receipt_wait: Duration::from_secs(20),
         }
@@ -247,15 +244,19 @@ impl Sender {
         let is_proven = self.has_receipt && !self.trouble.is_there();
         let rotate = if is_proven { self.options.rotate } else { self.options.rotate.min(PROOF_AFTER) };
         let reports = self.outbox.open();
-        let Options { service_id, epoch, token, .. } = &self.options;
-        let request = request(reports, service_id.clone(), *epoch, token.as_ref()).map_err(Failure::Token)?;
+        if reports.n_too_old > 0 {
+            warn!(self.log, "dropped reports that waited too long"; "reports" => reports.n_too_old, self.outbox.accounts());
+        }
+        let Options { service_id, token, .. } = &self.options;
+        let epoch = reports.epoch;
+        let request = request(reports, service_id.clone(), epoch, token.as_ref()).map_err(Failure::Token)?;
         let call = call(channel, request);
         tokio::pin!(call);
         tokio::select! {
             // Early: the server is stopping, overloaded or gone.
             result = &mut call => return received(result),
             () = sleep(rotate) => self.outbox.close(),
-            // The stream closes itself after the last report.
+            // The stream closes itself after its last report.
             () = self.outbox.finishing() => {}
         }
         match timeout(self.options.receipt_wait, call).await {

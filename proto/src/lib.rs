@@ -26,7 +26,7 @@ pub const MAX_NAME_BYTES: usize = 128;
 pub const DEFAULT_INSTANCE: &str = "default";
 
 /// Metrics that agents send, by the names that rules, dashboards and other clients know them by.
-pub const WELL_KNOWN_METRICS: [&str; 18] = [
+pub const WELL_KNOWN_METRICS: [&str; 22] = [
     "cpu_percent",
     "memory_percent",
     "memory_used_bytes",
@@ -45,6 +45,10 @@ pub const WELL_KNOWN_METRICS: [&str; 18] = [
     "request_rate",
     "error_count",
     "error_rate",
+    "agent_reports_sent",
+    "agent_reports_acknowledged",
+    "agent_reports_pending",
+    "agent_reports_dropped",
 ];
 
 /// Whether the server takes `name` for a service, an instance or a metric: 1 to 128 bytes of

@@ -58,7 +58,9 @@ async fn this_hosts_figures_arrive_at_once_and_a_stop_says_goodbye() {
     let first = &streams[0].reports[0];
     assert_eq!((first.service_name.as_str(), first.instance.as_str()), ("web", "a"));
     let names: BTreeSet<&str> = first.metrics.iter().map(|metric| metric.name.as_str()).collect();
-    for name in ["cpu_percent", "memory_percent", "disk_percent", "network_rx_bytes", "load_1m", "processes"] {
+    let accounts = ["agent_reports_sent", "agent_reports_pending", "agent_reports_dropped"];
+    let figures = ["cpu_percent", "memory_percent", "disk_percent", "network_rx_bytes", "load_1m", "processes"];
+    for name in figures.into_iter().chain(accounts) {
         assert!(names.contains(name), "{name} is not among {names:?}");
     }
 }
@@ -176,6 +178,8 @@ async fn wrong_usage_exits_64_and_help_exits_0() {
         "--service=-x",
         "--interval 1",
         "--simulate 0",
+        "--buffer-size 64",
+        "--buffer-age 0s",
         "--simulate 10001",
         "--server ftp://x",
         "--no-such-flag",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gopherwatch_client::buffer::{Accounts, Limits};
+use gopherwatch_client::buffer::{Accounts, Buffer, Limits};
 use gopherwatch_client::codec::encode;
 use gopherwatch_client::outbox::Outbox;
 use gopherwatch_client::send;
@@ -24,10 +24,10 @@ struct Delivery {
 impl Delivery {
     /// Delivers to `server`, in streams of 50 ms.
     fn to(server: impl ToString) -> Self {
-        let mut options = send::Options::new(server.to_string().parse().unwrap(), "web", EPOCH);
+        let mut options = send::Options::new(server.to_string().parse().unwrap(), "web");
         options.rotate = Duration::from_millis(50);
         options.receipt_wait = Duration::from_millis(500);
-        let outbox = Arc::new(Outbox::new(Limits::default()));
+        let outbox = Arc::new(Outbox::new(Buffer::new(Limits::IN_MEMORY, EPOCH)));
         let sender = tokio::spawn(send::run(options, Arc::clone(&outbox), Logger::root(Discard, o!())));
         Self { outbox, sender, n_pushed: 0 }
     }
@@ -97,9 +97,9 @@ async fn streams_rotate_for_receipts_and_carry_the_metadata() {
 async fn a_live_report_does_not_wait_for_the_streams_end() {
     let double = Double::new([]);
     let server = double.listen("127.0.0.1:0").await;
-    let mut options = send::Options::new(url(server.addr).parse().unwrap(), "web", EPOCH);
+    let mut options = send::Options::new(url(server.addr).parse().unwrap(), "web");
     options.rotate = Duration::from_secs(600);
-    let outbox = Arc::new(Outbox::new(Limits::default()));
+    let outbox = Arc::new(Outbox::new(Buffer::new(Limits::IN_MEMORY, EPOCH)));
     let sender = tokio::spawn(send::run(options, Arc::clone(&outbox), Logger::root(Discard, o!())));
     outbox.push(encode(&report(1)));
     // The first stream is short; it is the second that stays open.
