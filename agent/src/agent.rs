@@ -23,6 +23,7 @@ use tonic::transport::Uri;
 use crate::log;
 use crate::sources::accounts::OwnAccounts;
 use crate::sources::host::{self, Host};
+use crate::sources::process::{Processes, Watch};
 use crate::sources::simulate::Fleet;
 use crate::sources::{Round, Source};
 
@@ -38,6 +39,8 @@ pub struct Options {
     pub token: Option<Token>,
     /// What they are about.
     pub subject: Subject,
+    /// Services on this host that are reported beside it.
+    pub processes: Vec<Watch>,
     /// The instance that they name, a valid name.
     pub instance: String,
     /// Time between two of them.
@@ -101,7 +104,11 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
     info!(log, "started"; "service" => service_id, "instance" => &options.instance, "server" => %options.server,
         "interval_ms" => options.interval.as_millis() as u64, "epoch" => epoch);
 
-    let collector = Collector::new(options.subject, options.instance, Arc::clone(&outbox), log.new(o!()))?;
+    let instance = options.instance.clone();
+    let mut collector = Collector::new(options.subject, options.instance, Arc::clone(&outbox), log.new(o!()))?;
+    if !options.processes.is_empty() {
+        collector.sources.push(Box::new(Processes::new(options.processes, instance, log.new(o!()))));
+    }
     let stopping = Arc::new(Notify::new());
     let mut collector = tokio::spawn(collector.run(options.interval, Arc::clone(&stopping)));
     let mut sender = tokio::spawn(send::run(delivery, Arc::clone(&outbox), log.new(o!())));

@@ -14,6 +14,7 @@ use gopherwatch_proto::v1::Metric;
 use gopherwatch_proto::{MAX_METRICS, MAX_NAME_BYTES, is_valid_name};
 use tonic::transport::Uri;
 
+use crate::sources::process::Watch;
 use crate::{agent, log, once};
 
 /// What the program was asked to do.
@@ -60,6 +61,12 @@ struct Cli {
     /// How long a report may wait to be receipted before it is dropped
     #[arg(long, env = "GOPHERWATCH_BUFFER_AGE", default_value = "24h", value_name = "DURATION", value_parser = buffer_age)]
     buffer_age: Duration,
+
+    /// Report a service on this host by its processes: those whose command line matches the regular expression PATTERN,
+    /// or, as SERVICE=pid:FILE, the one in a pid file and all that it started. Once for each service; in the variable
+    /// one a line. Linux only
+    #[arg(long, env = "GOPHERWATCH_PROCESS", value_name = "SERVICE=PATTERN", value_delimiter = '\n', value_parser = process)]
+    process: Vec<Watch>,
 
     /// Report N invented services (checkout, payments, ...) instead of this host
     #[arg(long, env = "GOPHERWATCH_SIMULATE", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -115,6 +122,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
         None => {
             let buffer = buffer_options(&cli);
             let host = host_name();
+            if let Some(message) = clash(&cli, &host) {
+                return Err(refusal(ErrorKind::ArgumentConflict, &message));
+            }
             let subject = match cli.simulate {
                 Some(n_services) => agent::Subject::Simulated { n_services, speed: cli.simulate_speed },
                 None => agent::Subject::Host { service: cli.service.unwrap_or_else(|| host.clone()) },
@@ -123,6 +133,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
                 server: cli.server,
                 token: cli.token_file,
                 subject,
+                processes: cli.process,
                 instance: cli.instance.unwrap_or(host),
                 interval: cli.interval,
                 buffer,
@@ -144,6 +155,31 @@ fn token(path: &str) -> Result<Token, String> {
 
 fn refusal(kind: ErrorKind, message: &str) -> clap::Error {
     Cli::command().error(kind, message)
+}
+
+/// Why these processes cannot be reported beside each other and the rest: figures of two things under one name would be
+/// neither's.
+fn clash(cli: &Cli, host: &str) -> Option<String> {
+    let first = cli.process.first()?;
+    if !cfg!(target_os = "linux") {
+        return Some(format!("--process {}=... reads /proc, which only Linux has", first.service));
+    }
+    if cli.simulate.is_some() {
+        return Some("--process reports what runs on this host, --simulate invents: leave one of them out".into());
+    }
+    let own = cli.service.as_deref().unwrap_or(host);
+    cli.process.iter().enumerate().find_map(|(idx, Watch { service, .. })| {
+        if service == own {
+            return Some(format!("--process {service}=...: {service} is this host's own report already (--service)"));
+        }
+        let is_twice = cli.process[..idx].iter().any(|before| before.service == *service);
+        is_twice.then(|| format!("--process {service}=... is there twice: join the patterns as {service}=(one|other)"))
+    })
+}
+
+fn process(text: &str) -> Result<Watch, String> {
+    let (service, pattern) = text.split_once('=').ok_or("write it as SERVICE=PATTERN, such as web=nginx")?;
+    Watch::new(name(service)?, pattern)
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -344,6 +380,30 @@ mod tests {
             ("send --service a cpu=much", "not a number"),
             ("send --service a cpu=NaN", "finite"),
             ("send --service a c!=1", "begins with"),
+        ] {
+            let message = parsed(line).expect_err(line);
+            assert!(message.contains(because), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn processes_are_watched_one_for_each_service() {
+        let options = run("--service host-a --process web=nginx --process db=pid:/run/pg.pid --process=x=a=b");
+        let services: Vec<_> = options.processes.iter().map(|watch| watch.service.as_str()).collect();
+        assert_eq!(services, ["web", "db", "x"]);
+    }
+
+    #[test]
+    fn processes_that_cannot_be_told_apart_or_found_are_refused() {
+        for (line, because) in [
+            ("--process nginx", "SERVICE=PATTERN"),
+            ("--process=-x=nginx", "begins with a letter"),
+            ("--process web=(", "unclosed group"),
+            ("--process web=", "empty"),
+            ("--process web=pid:", "pid file"),
+            ("--process web=a --process db=b --process web=c", "(one|other)"),
+            ("--service web --process web=a", "--service"),
+            ("--simulate 3 --process web=a", "--simulate"),
         ] {
             let message = parsed(line).expect_err(line);
             assert!(message.contains(because), "{line}: {message}");

@@ -4,9 +4,15 @@
 //! No source waits: what takes time has a task of its own, and adds what that found last.
 
 pub mod accounts;
+mod cgroup;
+mod container;
+mod disk;
 pub mod host;
 mod network;
+pub mod process;
 pub mod simulate;
+#[cfg(test)]
+mod tree;
 
 use std::collections::BTreeMap;
 
@@ -40,4 +46,20 @@ impl Round {
 /// A figure under its name.
 pub fn metric(name: impl Into<String>, value: f64) -> Metric {
     Metric { name: name.into(), value }
+}
+
+/// 0 for a share of nothing: a host without swap uses none of it.
+fn percent(used: u64, total: u64) -> f64 {
+    if total == 0 { 0.0 } else { used as f64 / total as f64 * 100.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent;
+
+    #[test]
+    fn a_share_of_nothing_is_zero() {
+        assert_eq!(percent(0, 0), 0.0);
+        assert_eq!(percent(1, 4), 25.0);
+    }
 }

@@ -26,7 +26,7 @@ pub const MAX_NAME_BYTES: usize = 128;
 pub const DEFAULT_INSTANCE: &str = "default";
 
 /// Metrics that agents send, by the names that rules, dashboards and other clients know them by.
-pub const WELL_KNOWN_METRICS: [&str; 22] = [
+pub const WELL_KNOWN_METRICS: [&str; 25] = [
     "cpu_percent",
     "memory_percent",
     "memory_used_bytes",
@@ -41,6 +41,9 @@ pub const WELL_KNOWN_METRICS: [&str; 22] = [
     "load_15m",
     "processes",
     "uptime_seconds",
+    "threads",
+    "open_files",
+    "restarts",
     "request_count",
     "request_rate",
     "error_count",

@@ -2,22 +2,22 @@
 //!
 //! Only what is reported is refreshed: the agent is meant to cost a host next to nothing.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use gopherwatch_proto::v1::Metric;
-use sysinfo::{Disk, DiskRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, MemoryRefreshKind, System};
+use sysinfo::{MINIMUM_CPU_UPDATE_INTERVAL, MemoryRefreshKind, System};
 
+use super::container::{Container, Memory};
+use super::disk::Storage;
 use super::network::Network;
-use super::{Round, Source};
+use super::{Round, Source, percent};
 
 /// How long after [`Host::new`] the first reading has a CPU figure.
 pub const WARM_UP: Duration = Duration::from_millis(250);
 
-/// How often mounts that are gone are forgotten; new ones are seen at once.
-const RELIST: Duration = Duration::from_secs(30);
+/// How often processes are counted: on a host with thousands of them that costs more than all else.
+const RECOUNT: Duration = Duration::from_secs(5);
 
 /// This host.
 #[derive(Debug)]
@@ -25,10 +25,11 @@ pub struct Host {
     service: String,
     instance: String,
     system: System,
-    disks: Disks,
+    storage: Storage,
     network: Network,
+    container: Container,
     cpu: Cpu,
-    relisted: Instant,
+    processes: Count,
 }
 
 /// CPU use is what happened between two samples; sysinfo needs them [`MINIMUM_CPU_UPDATE_INTERVAL`] apart.
@@ -36,6 +37,13 @@ pub struct Host {
 struct Cpu {
     sampled: Instant,
     percent: Option<f64>,
+}
+
+/// How many processes there were.
+#[derive(Debug)]
+struct Count {
+    counted: Instant,
+    n_processes: Option<usize>,
 }
 
 impl Host {
@@ -50,10 +58,11 @@ impl Host {
             service,
             instance,
             system,
-            disks: Disks::new_with_refreshed_list_specifics(disk_figures())?,
+            storage: Storage::new()?,
             network: Network::new()?,
+            container: Container::new("/proc".into()),
             cpu: Cpu { sampled: Instant::now(), percent: None },
-            relisted: Instant::now(),
+            processes: Count::new(),
         })
     }
 
@@ -70,15 +79,21 @@ impl Host {
             add("cpu_percent", percent);
         }
         let system = &self.system;
-        add("memory_percent", percent(system.used_memory(), system.total_memory()));
-        add("memory_used_bytes", system.used_memory() as f64);
+        if let Some(Memory { used, limit }) = self.container.memory(system.total_memory() as f64) {
+            add("memory_percent", (used / limit * 100.0).min(100.0));
+            add("memory_used_bytes", used);
+        } else {
+            add("memory_percent", percent(system.used_memory(), system.total_memory()));
+            add("memory_used_bytes", system.used_memory() as f64);
+        }
         add("swap_percent", percent(system.used_swap(), system.total_swap()));
-        if let Some(percent) = fullest(&self.disks) {
+        if let Some(percent) = self.storage.fullest_percent() {
             add("disk_percent", percent);
         }
-        let (read, written) = disk_bytes(&self.disks);
-        add("disk_read_bytes", read as f64);
-        add("disk_write_bytes", written as f64);
+        if let Some(carried) = self.storage.carried() {
+            add("disk_read_bytes", carried.read_bytes as f64);
+            add("disk_write_bytes", carried.written_bytes as f64);
+        }
         if let Some(network) = self.network.bytes() {
             add("network_rx_bytes", network.received as f64);
             add("network_tx_bytes", network.transmitted as f64);
@@ -88,7 +103,7 @@ impl Host {
             add("load_5m", load.five);
             add("load_15m", load.fifteen);
         }
-        if let Some(n_processes) = processes() {
+        if let Some(n_processes) = self.processes.n_processes {
             add("processes", n_processes as f64);
         }
         if let Ok(seconds) = System::uptime() {
@@ -98,17 +113,32 @@ impl Host {
     }
 
     fn refresh(&mut self) {
+        self.container.refresh();
         if self.cpu.sampled.elapsed() >= MINIMUM_CPU_UPDATE_INTERVAL {
+            let now = Instant::now();
             self.system.refresh_cpu_usage();
-            let percent = f64::from(self.system.global_cpu_usage()).clamp(0.0, 100.0);
-            self.cpu = Cpu { sampled: Instant::now(), percent: Some(percent) };
+            let percent = if self.container.limits_cpu(self.system.cpus().len() as f64) {
+                self.container.cpu_percent(now)
+            } else {
+                Some(f64::from(self.system.global_cpu_usage()).clamp(0.0, 100.0))
+            };
+            self.cpu = Cpu { sampled: now, percent };
         }
         self.system.refresh_memory_specifics(MemoryRefreshKind::everything());
-        let relist = self.relisted.elapsed() >= RELIST;
-        if relist {
-            self.relisted = Instant::now();
+        self.storage.refresh();
+        if self.processes.counted.elapsed() >= RECOUNT {
+            self.processes = Count::new();
         }
-        self.disks.refresh_specifics(relist, disk_figures());
+    }
+}
+
+impl Count {
+    /// Of now. Counting `/proc` costs a hundredth of reading each process, as sysinfo would.
+    fn new() -> Self {
+        let is_process = |name: &OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        let count =
+            |entries: std::fs::ReadDir| entries.flatten().filter(|entry| is_process(&entry.file_name())).count();
+        Self { counted: Instant::now(), n_processes: std::fs::read_dir("/proc").ok().map(count) }
     }
 }
 
@@ -117,53 +147,6 @@ impl Source for Host {
         let metrics = self.figures();
         round.add(&self.service, &self.instance, metrics);
     }
-}
-
-fn disk_figures() -> DiskRefreshKind {
-    DiskRefreshKind::nothing().with_storage().with_io_usage()
-}
-
-/// 0 for a share of nothing: a host without swap uses none of it.
-fn percent(used: u64, total: u64) -> f64 {
-    if total == 0 { 0.0 } else { used as f64 / total as f64 * 100.0 }
-}
-
-/// The fill of the fullest file system that can fill up and hurt.
-fn fullest(disks: &Disks) -> Option<f64> {
-    disks
-        .iter()
-        .filter(|disk| counts(disk.file_system(), disk.mount_point(), disk.is_read_only(), disk.total_space()))
-        .map(|disk| percent(disk.total_space().saturating_sub(disk.available_space()), disk.total_space()))
-        .max_by(f64::total_cmp)
-}
-
-/// Whether a file system is writable and real. sysinfo has left out tmpfs, proc and their like, and network mounts.
-fn counts(file_system: &OsStr, mount_point: &Path, is_read_only: bool, total_bytes: u64) -> bool {
-    let file_system = file_system.to_string_lossy();
-    let is_real = match &*file_system {
-        // As the root, it is a container's own disk; elsewhere it repeats the disk below it.
-        "overlay" => mount_point == Path::new("/"),
-        "ramfs" | "tmpfs" | "devtmpfs" | "efivarfs" | "erofs" | "cramfs" | "squashfs" | "iso9660" | "udf" => false,
-        other => !other.starts_with("fuse."),
-    };
-    is_real && !is_read_only && total_bytes > 0
-}
-
-/// Bytes read and written since boot, each device once however often it is mounted.
-fn disk_bytes(disks: &Disks) -> (u64, u64) {
-    let mut seen = HashSet::new();
-    disks
-        .iter()
-        .filter(|disk| seen.insert(disk.name()))
-        .map(Disk::usage)
-        .fold((0, 0), |(read, written), usage| (read + usage.total_read_bytes, written + usage.total_written_bytes))
-}
-
-/// How many processes there are. Counting `/proc` costs a hundredth of reading each process, as sysinfo would.
-fn processes() -> Option<usize> {
-    let entries = std::fs::read_dir("/proc").ok()?;
-    let is_process = |name: &OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    Some(entries.flatten().filter(|entry| is_process(&entry.file_name())).count())
 }
 
 #[cfg(test)]
@@ -208,26 +191,5 @@ mod tests {
         within("processes", 1.0..=1e7);
         within("uptime_seconds", 1.0..=1e10);
         assert!(metrics.iter().all(|metric| gopherwatch_proto::is_valid_name(&metric.name)));
-    }
-
-    #[test]
-    fn the_disks_that_count_are_writable_and_real() {
-        let counts =
-            |kind: &str, mount: &str, read_only, bytes| counts(kind.as_ref(), mount.as_ref(), read_only, bytes);
-        assert!(counts("ext4", "/", false, 1));
-        assert!(counts("xfs", "/var", false, 1));
-        assert!(counts("overlay", "/", false, 1), "a container's root");
-        assert!(!counts("overlay", "/var/lib/docker/overlay2/x/merged", false, 1));
-        assert!(!counts("ext4", "/mnt", true, 1), "read-only");
-        assert!(!counts("ext4", "/mnt", false, 0), "no size");
-        assert!(!counts("tmpfs", "/tmp", false, 1));
-        assert!(!counts("squashfs", "/snap/core", false, 1));
-        assert!(!counts("fuse.lxcfs", "/var/lib/lxcfs", false, 1));
-    }
-
-    #[test]
-    fn a_share_of_nothing_is_zero() {
-        assert_eq!(percent(0, 0), 0.0);
-        assert_eq!(percent(1, 4), 25.0);
     }
 }
