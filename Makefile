@@ -28,9 +28,12 @@ demo: build ## Two minutes with invented services: breaches, resolves, a killed 
 build: ## Build server and agent, optimised, into target/release
 	$(CARGO) build --release --workspace --locked
 
+# PyPI's `statsd`, as Debian packages it for its own python3.
+STATSD_CLIENT := /usr/lib/python3/dist-packages/statsd/__init__.py
 .PHONY: test
-test: ## Run every test; installs MariaDB first when it is missing and may be installed
-	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
+test: ## Run every test; installs first what is missing of MariaDB, node_exporter and Python's statsd, if it may
+	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server \
+	    prometheus-node-exporter:prometheus-node-exporter $(STATSD_CLIENT):python3-statsd
 	$(CARGO) test --workspace --locked
 
 # SEED: the same workload and the same plan of faults again. ROUNDS: kills of the server, other faults in proportion.

@@ -1,14 +1,20 @@
 //! The command line and its environment, parsed into what the programs below need: nothing after this checks again.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use gopherwatch_client::error::chain;
+use gopherwatch_client::mapping::valid_name;
 use gopherwatch_proto::v1::Metric;
 use gopherwatch_proto::{MAX_METRICS, MAX_NAME_BYTES, is_valid_name};
 use tonic::transport::Uri;
 
+use crate::mapping::{self, Mapping};
+use crate::sources::{scrape, statsd};
 use crate::{agent, log, once};
 
 /// The port that a server listens on unless told otherwise.
@@ -43,6 +49,22 @@ struct Cli {
     #[arg(long, env = "GOPHERWATCH_INTERVAL", default_value = "1s", value_name = "DURATION", value_parser = interval)]
     interval: Duration,
 
+    /// Where to take StatsD by UDP, or off
+    #[arg(long, env = "GOPHERWATCH_STATSD_ADDR", value_name = "ADDR", default_value = "127.0.0.1:8125", value_parser = listen)]
+    statsd_addr: Listen,
+
+    /// Where to take StatsD through a Unix datagram socket
+    #[arg(long, env = "GOPHERWATCH_STATSD_SOCKET", value_name = "PATH", conflicts_with = "simulate")]
+    statsd_socket: Option<PathBuf>,
+
+    /// Report a service by its metrics in Prometheus' text format; repeat it for more of them
+    #[arg(long, env = "GOPHERWATCH_SCRAPE", value_name = "SERVICE=URL", conflicts_with = "simulate", value_delimiter = ' ', value_parser = scraped)]
+    scrape: Vec<(String, Uri)>,
+
+    /// What figures from StatsD and of scraped services are to be called, and which are wanted
+    #[arg(long, env = "GOPHERWATCH_MAPPING", value_name = "FILE", value_parser = mapping_file)]
+    mapping: Option<Mapping>,
+
     /// Report N invented services (checkout, payments, ...) instead of this host
     #[arg(long, env = "GOPHERWATCH_SIMULATE", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     simulate: Option<u32>,
@@ -61,6 +83,12 @@ struct Cli {
 
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Listen {
+    At(SocketAddr),
+    Off,
 }
 
 #[derive(Debug, Subcommand)]
@@ -94,10 +122,20 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
                 Some(n_services) => agent::Subject::Simulated { n_services, speed: cli.simulate_speed },
                 None => agent::Subject::Host { service: cli.service.unwrap_or_else(|| host.clone()) },
             };
+            let instance = cli.instance.unwrap_or(host);
             Ok(Task::Run(agent::Options {
                 server: cli.server,
                 subject,
-                instance: cli.instance.unwrap_or(host),
+                statsd: statsd::Options {
+                    addr: match cli.statsd_addr {
+                        Listen::At(addr) => Some(addr),
+                        Listen::Off => None,
+                    },
+                    socket: cli.statsd_socket,
+                },
+                scrape: targets(cli.scrape, &instance),
+                mapping: cli.mapping.unwrap_or_default(),
+                instance,
                 interval: cli.interval,
                 log: log::Options { format: cli.log_format, level: cli.log_level },
             }))
@@ -107,6 +145,57 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
 
 fn refusal(kind: ErrorKind, message: &str) -> clap::Error {
     Cli::command().error(kind, message)
+}
+
+/// A service's only target is this agent's instance of it; several are told apart by where they listen.
+fn targets(scrape: Vec<(String, Uri)>, instance: &str) -> Vec<scrape::Target> {
+    let of_several = |service: &str| scrape.iter().filter(|(other, _)| other == service).count() > 1;
+    let instance_of = |service: &str, url: &Uri| {
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        let address = valid_name(authority).filter(|_| of_several(service));
+        address.map_or_else(|| instance.to_owned(), |address| address.into_owned())
+    };
+    let target = |(service, url): &(String, Uri)| scrape::Target {
+        service: service.clone(),
+        instance: instance_of(service, url),
+        url: url.clone(),
+    };
+    scrape.iter().map(target).collect()
+}
+
+fn listen(text: &str) -> Result<Listen, String> {
+    match text {
+        "" | "off" => Ok(Listen::Off),
+        addr => {
+            addr.parse().map(Listen::At).map_err(|_| "write an address and a port, as in 127.0.0.1:8125, or off".into())
+        }
+    }
+}
+
+fn scraped(text: &str) -> Result<(String, Uri), String> {
+    let (service, url) = text.split_once('=').ok_or("write it as service=http://host:port/metrics")?;
+    let service = name(service)?;
+    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let uri: Uri = url.parse().map_err(|_| "not a URL: write it as http://host:port/metrics")?;
+    if uri.scheme_str() != Some("http") {
+        return Err("only http:// is scraped: put the agent beside the service".into());
+    }
+    let authority = uri.authority().ok_or("the URL names no host")?.as_str();
+    let host = uri.host().unwrap_or_default();
+    // "host:" and "host:70000" parse as an authority without a port.
+    if host.is_empty() || authority.contains('@') || (uri.port().is_none() && authority != host) {
+        return Err("write it as http://host:port/metrics, without user and password".into());
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Ok((service, uri));
+    }
+    // Where Prometheus looks, too.
+    let uri = format!("http://{authority}/metrics").parse().map_err(|_| "not a URL")?;
+    Ok((service, uri))
+}
+
+fn mapping_file(path: &str) -> Result<Mapping, String> {
+    mapping::read(Path::new(path)).map_err(|err| chain(&err))
 }
 
 fn server(text: &str) -> Result<Uri, String> {
@@ -240,6 +329,47 @@ mod tests {
         {
             assert!(server(bad).is_err(), "{bad:?} gave {:?}", server(bad));
         }
+    }
+
+    #[test]
+    fn statsd_is_taken_on_loopback_elsewhere_or_not() {
+        let addr = |line: &str| run(line).statsd.addr.map(|addr| addr.to_string());
+        assert_eq!(addr("").as_deref(), Some("127.0.0.1:8125"));
+        assert_eq!(addr("--statsd-addr [::1]:9125").as_deref(), Some("[::1]:9125"));
+        assert_eq!(addr("--statsd-addr off"), None);
+        assert_eq!(addr("--statsd-addr="), None);
+        for bad in ["8125", "localhost", "127.0.0.1", "127.0.0.1:70000"] {
+            assert!(parsed(&format!("--statsd-addr {bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_service_and_a_url() {
+        let targets =
+            run("--instance h1 --scrape web=http://127.0.0.1:81/metrics?x=1 --scrape node=localhost:9100").scrape;
+        let shown: Vec<_> = targets.iter().map(|it| format!("{}/{} {}", it.service, it.instance, it.url)).collect();
+        assert_eq!(shown, ["web/h1 http://127.0.0.1:81/metrics?x=1", "node/h1 http://localhost:9100/metrics"]);
+        for bad in [
+            "web",
+            "=http://a",
+            "-x=http://a",
+            "a=https://b",
+            "a=http://",
+            "a=http://b:",
+            "a=http://u:p@b",
+            "a=ftp://b",
+        ] {
+            assert!(parsed(&format!("--scrape {bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn several_targets_of_one_service_are_instances_of_it() {
+        let targets =
+            run("--instance h1 --scrape web=127.0.0.1:81 --scrape web=[::1]:82 --scrape db=127.0.0.1:81").scrape;
+        let instances: Vec<_> = targets.iter().map(|it| it.instance.as_str()).collect();
+        assert_eq!(instances, ["127.0.0.1:81", "1_:82", "h1"]);
+        assert!(instances.iter().all(|name| is_valid_name(name)));
     }
 
     #[test]

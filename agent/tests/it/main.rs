@@ -3,3 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod program;
+mod scrape;
+mod statsd;
+mod support;
