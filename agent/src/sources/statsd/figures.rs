@@ -118,8 +118,9 @@ impl Figures {
             },
             Kind::Timer => match find(&mut self.timers, name, 6, &mut self.n_reported, room, now) {
                 Some(timer) => {
-                    let fits = line.numbers().fold(true, |fits, value| timer.add(value, line.weight, room) && fits);
-                    if fits { Taken::Whole } else { Taken::Partly }
+                    // Each is counted, also behind one that found no room.
+                    let n_without_room = line.numbers().filter(|value| !timer.add(*value, line.weight, room)).count();
+                    if n_without_room == 0 { Taken::Whole } else { Taken::Partly }
                 }
                 None => Taken::No,
             },
