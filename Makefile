@@ -28,13 +28,13 @@ demo: build ## Two minutes with invented services: breaches, resolves, a killed 
 build: ## Build server and agent, optimised, into target/release
 	$(CARGO) build --release --workspace --locked
 
-# PyPI's `statsd`, as Debian packages it for its own python3.
-STATSD_CLIENT := /usr/lib/python3/dist-packages/statsd/__init__.py
+# Most tests wait for something, and the heavy ones wait for each other.
+TEST_THREADS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n > 4 ? n : 4)))
 .PHONY: test
-test: ## Run every test; installs first what is missing of MariaDB, node_exporter and Python's statsd, if it may
+test: ## Run every test; installs what they need first where it is missing and may be installed
 	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server \
-	    prometheus-node-exporter:prometheus-node-exporter $(STATSD_CLIENT):python3-statsd
-	$(CARGO) test --workspace --locked
+	    systemd-analyze:systemd prometheus-node-exporter:prometheus-node-exporter
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace --locked
 
 # SEED: the same workload and the same plan of faults again. ROUNDS: kills of the server, other faults in proportion.
 SEED ?=

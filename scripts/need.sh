@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sees to it that programs are there: need.sh PROGRAM:DEBIAN-PACKAGE... (or a file's path instead of a program)
+# Sees to it that programs are there: need.sh PROGRAM:DEBIAN-PACKAGE...
 # Missing ones are installed by apt-get when we are root; otherwise it says what to install, and fails.
 set -euo pipefail
 
@@ -8,7 +8,7 @@ PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 missing=()
 for need in "$@"; do
-    [[ $need == /* && -e "${need%%:*}" ]] || command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+    command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
 done
 if [ "${#missing[@]}" -eq 0 ]; then
     exit 0

@@ -28,6 +28,7 @@ use crate::{
     model::Timestamp,
     rest,
     restore::{self, Restored},
+    service_manager,
     state::{State, TICK_EVERY},
     stats::Stats,
     store::{AlertStore, MySqlStore, SqliteStore, StoreError},
@@ -252,6 +253,9 @@ impl App {
         let ingest = Ingest::start(grpc, options, dispatcher, state, stats, log)?;
         journal::look_for_damage(check_reader, health.clone(), log)?;
         health.enter(Phase::Ready);
+        if let Err(err) = service_manager::ready() {
+            warn!(log, "systemd cannot be told that the server is ready"; "error" => %err);
+        }
         info!(log, "ready"; "grpc" => ingest.addr().to_string(), "http" => rest.addr().to_string());
         Ok(Self {
             log: log.clone(),
@@ -303,6 +307,7 @@ impl App {
                 error!(self.log, "a stage died: stopping"; "stage" => dead);
                 return false;
             }
+            service_manager::lives();
         }
     }
 
@@ -367,6 +372,7 @@ impl App {
         // Nobody is told anything new; a change that is in the lanes already goes through them.
         drop(control.stop);
         info!(log, "shutdown began"; "timeout_seconds" => shutdown_timeout.as_secs_f64());
+        service_manager::stopping();
         let waiting = Waiting::start(log.clone());
 
         waiting.on("ingest");

@@ -23,6 +23,7 @@ pub mod restore;
 pub mod rule_file;
 pub mod rules;
 pub mod ruletest;
+pub mod service_manager;
 #[cfg(test)]
 mod simulation;
 pub mod state;

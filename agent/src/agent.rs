@@ -10,6 +10,7 @@ use std::time::Duration;
 use gopherwatch_client::buffer::Limits;
 use gopherwatch_client::codec::encode;
 use gopherwatch_client::outbox::Outbox;
+use gopherwatch_client::token::Token;
 use gopherwatch_client::trouble::{Say, Trouble};
 use gopherwatch_client::{clock, send};
 use gopherwatch_proto::v1::MetricReport;
@@ -35,6 +36,8 @@ const STOP_WAIT: Duration = Duration::from_secs(3);
 pub struct Options {
     /// Where reports go.
     pub server: Uri,
+    /// What the server knows the agent by, if it asks.
+    pub token: Option<Token>,
     /// What they are about.
     pub subject: Subject,
     /// The instance that they name, a valid name.
@@ -95,7 +98,8 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
     };
     // 0 would mean "no epoch".
     let epoch = rand::random_range(1..=u64::MAX);
-    let delivery = send::Options::new(options.server.clone(), service_id, epoch);
+    let mut delivery = send::Options::new(options.server.clone(), service_id, epoch);
+    delivery.token.clone_from(&options.token);
     info!(log, "started"; "service" => service_id, "instance" => &options.instance, "server" => %options.server,
         "interval_ms" => options.interval.as_millis() as u64, "epoch" => epoch);
 

@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use gopherwatch_client::error::chain;
 use gopherwatch_client::mapping::valid_name;
+use gopherwatch_client::token::Token;
 use gopherwatch_proto::v1::Metric;
 use gopherwatch_proto::{MAX_METRICS, MAX_NAME_BYTES, is_valid_name};
 use tonic::transport::Uri;
@@ -36,6 +37,10 @@ struct Cli {
     /// The server: a URL, or HOST:PORT
     #[arg(long, env = "GOPHERWATCH_SERVER", global = true, default_value = "http://127.0.0.1:50051", value_parser = server)]
     server: Uri,
+
+    /// A file with the token that the server asks its agents for, if it does
+    #[arg(long, env = "GOPHERWATCH_TOKEN_FILE", global = true, value_name = "FILE", value_parser = token)]
+    token_file: Option<Token>,
 
     /// The service that the reports are about [default: this host's name; `send` has none]
     #[arg(long, env = "GOPHERWATCH_SERVICE", global = true, value_name = "NAME", value_parser = name)]
@@ -114,7 +119,13 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
                 let message = format!("a report takes at most {MAX_METRICS} metrics, not {}", metrics.len());
                 return Err(refusal(ErrorKind::TooManyValues, &message));
             }
-            Ok(Task::Send(once::Options { server: cli.server, service, instance: cli.instance, metrics }))
+            Ok(Task::Send(once::Options {
+                server: cli.server,
+                service,
+                instance: cli.instance,
+                token: cli.token_file,
+                metrics,
+            }))
         }
         None => {
             let host = host_name();
@@ -125,6 +136,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
             let instance = cli.instance.unwrap_or(host);
             Ok(Task::Run(agent::Options {
                 server: cli.server,
+                token: cli.token_file,
                 subject,
                 statsd: statsd::Options {
                     addr: match cli.statsd_addr {
@@ -196,6 +208,10 @@ fn scraped(text: &str) -> Result<(String, Uri), String> {
 
 fn mapping_file(path: &str) -> Result<Mapping, String> {
     mapping::read(Path::new(path)).map_err(|err| chain(&err))
+}
+
+fn token(path: &str) -> Result<Token, String> {
+    Token::in_file(Path::new(path)).map_err(|err| chain(&err))
 }
 
 fn server(text: &str) -> Result<Uri, String> {

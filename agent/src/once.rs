@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use gopherwatch_client::codec::encode;
+use gopherwatch_client::token::{Token, TokenError};
 use gopherwatch_client::{clock, send};
 use gopherwatch_proto::v1::{Metric, MetricReport, Summary};
 use tokio::time::timeout;
@@ -22,6 +23,8 @@ pub struct Options {
     pub service: String,
     /// A valid name; none leaves it to the server, which says "default".
     pub instance: Option<String>,
+    /// What the server knows the agent by, if it asks.
+    pub token: Option<Token>,
     /// At least one.
     pub metrics: Vec<Metric>,
 }
@@ -37,6 +40,9 @@ pub struct Outcome {
 /// Why there is no receipt.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// There is none where there should be one.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// Nobody there.
     #[error("connecting to {server} (is gopherwatch-server running there? --server says where to look)")]
     Connect {
@@ -81,10 +87,10 @@ pub async fn run(options: &Options) -> Result<Outcome, Error> {
     let service_id = options.service.parse().expect("a valid name is printable ASCII");
     // Each report begins a numbering of its own, so that none is taken for a repetition of an earlier one.
     let epoch = rand::random_range(1..=u64::MAX);
-    let request = send::request(tokio_stream::once(report), service_id, epoch);
+    let request = send::request(tokio_stream::once(report), service_id, epoch, options.token.as_ref())?;
     let started = Instant::now();
     match timeout(RECEIPT_WAIT, send::call(channel, request)).await {
-        Ok(Ok(summary)) => Ok(Outcome { summary, durable_after: started.elapsed() }),
+        Ok(Ok(answer)) => Ok(Outcome { summary: answer.into_inner(), durable_after: started.elapsed() }),
         Ok(Err(status)) => Err(Error::Refused { server: server(), status: status.into() }),
         Err(_) => Err(Error::NoReceipt { server: server() }),
     }

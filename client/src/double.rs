@@ -55,6 +55,8 @@ impl Seen {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Who does not have it is refused.
+    token: Option<String>,
     script: VecDeque<Act>,
     streams: Vec<Seen>,
     most_open: usize,
@@ -87,6 +89,11 @@ impl Double {
         let double = Self::default();
         double.state.lock().unwrap().script = script.into_iter().collect();
         double
+    }
+
+    /// From now on it asks for this token.
+    pub fn asks_for(&self, token: &str) {
+        self.state.lock().unwrap().token = Some(token.to_owned());
     }
 
     pub async fn listen(&self, addr: &str) -> Listening {
@@ -216,6 +223,11 @@ impl Drop for Ending<'_> {
 #[tonic::async_trait]
 impl MetricsService for Double {
     async fn send_metrics(&self, request: Request<Streaming<MetricReport>>) -> Result<Response<Summary>, Status> {
+        let wanted = self.state.lock().unwrap().token.as_ref().map(|token| format!("Bearer {token}"));
+        let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        if wanted.is_some() && wanted.as_deref() != given {
+            return Err(Status::unauthenticated("no token, or another one"));
+        }
         let (stream, act) = self.open(request.metadata());
         let ending = Ending(self, stream);
         let mut reports = request.into_inner();

@@ -12,4 +12,5 @@ pub mod error;
 pub mod mapping;
 pub mod outbox;
 pub mod send;
+pub mod token;
 pub mod trouble;

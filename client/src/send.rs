@@ -21,6 +21,7 @@ use crate::clock;
 use crate::codec::{Encoded, EncodedReports};
 use crate::error::chain;
 use crate::outbox::Outbox;
+use crate::token::{Token, TokenError};
 use crate::trouble::{Say, Trouble};
 
 const METHOD: &str = "/gopherwatch.v1.MetricsService/SendMetrics";
@@ -41,6 +42,8 @@ pub struct Options {
     pub server: Uri,
     /// The streams' `service-id`.
     pub service_id: MetadataValue<Ascii>,
+    /// What the server knows the agent by, if it asks.
+    pub token: Option<Token>,
     /// The numbering that the reports belong to.
     pub epoch: u64,
     /// How long a stream stays open: how old an unreceipted report gets.
@@ -56,6 +59,7 @@ impl Options {
         Self {
             server,
             service_id: service_id.parse().expect("a valid name is printable ASCII"),
+            token: None,
             epoch,
             rotate: Duration::from_secs(5),
             receipt_wait: Duration::from_secs(20),
@@ -76,26 +80,37 @@ pub fn endpoint(server: Uri) -> Endpoint {
 }
 
 /// A request for `reports`, with the metadata that every stream carries.
-pub fn request<S>(reports: S, service_id: MetadataValue<Ascii>, epoch: u64) -> Request<S> {
+///
+/// # Errors
+/// There is no token where there should be one.
+pub fn request<S>(
+    reports: S,
+    service_id: MetadataValue<Ascii>,
+    epoch: u64,
+    token: Option<&Token>,
+) -> Result<Request<S>, TokenError> {
     let mut request = Request::new(reports);
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", token.header()?);
+    }
     request.metadata_mut().insert(SERVICE_ID, service_id);
     request.metadata_mut().insert(AGENT_EPOCH, epoch.into());
     request.metadata_mut().insert(AGENT_TIME, clock::unix_nanos().into());
-    request
+    Ok(request)
 }
 
-/// Sends a stream of encoded reports.
+/// Sends a stream of encoded reports; the receipt, with the server's metadata.
 ///
 /// # Errors
 /// The server refused the stream, or the connection was lost before the receipt.
 pub async fn call(
     channel: Channel,
     request: Request<impl tokio_stream::Stream<Item = Encoded> + Send + 'static>,
-) -> Result<Summary, Status> {
+) -> Result<Response<Summary>, Status> {
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.map_err(|err| Status::unavailable(chain(&err)))?;
     let path = PathAndQuery::from_static(METHOD);
-    grpc.client_streaming(request, path, EncodedReports).await.map(Response::into_inner)
+    grpc.client_streaming(request, path, EncodedReports).await
 }
 
 /// Delivers until the outbox is finished and empty.
@@ -130,6 +145,8 @@ pub async fn run(options: Options, outbox: Arc<Outbox>, log: Logger) {
 /// Why a stream brought no receipt.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error(transparent)]
+    Token(TokenError),
     #[error("connecting")]
     Connect(#[source] tonic::transport::Error),
     #[error("streaming: {}", describe(.0))]
@@ -162,6 +179,7 @@ impl Failure {
         match self {
             Failure::EmptyReceipt(_) => true,
             Failure::Stream(status) => status.code() == Code::ResourceExhausted,
+            Failure::Token(_) => true,
             Failure::Connect(_) | Failure::NoReceipt(_) => false,
         }
     }
@@ -169,15 +187,22 @@ impl Failure {
     fn advice(&self) -> &'static str {
         let code = match self {
             Failure::Stream(status) => status.code(),
+            Failure::Token(_) => Code::Unauthenticated,
             Failure::Connect(_) | Failure::NoReceipt(_) | Failure::EmptyReceipt(_) => Code::Unavailable,
         };
         match code {
             Code::ResourceExhausted => "the server is overloaded; it is tried again when it asked for",
             Code::Unimplemented | Code::InvalidArgument => "is --server a GopherWatch server of this version?",
-            Code::Unauthenticated | Code::PermissionDenied => "the server wants a token that this agent does not have",
+            Code::Unauthenticated | Code::PermissionDenied => {
+                "the server wants another token than this agent has: --token-file names the file that it is in"
+            }
             _ => "is gopherwatch-server running there? --server says where to look; reports are kept and sent later",
         }
     }
+}
+
+fn received(result: Result<Response<Summary>, Status>) -> Result<Summary, Failure> {
+    result.map(Response::into_inner).map_err(|status| Failure::Stream(status.into()))
 }
 
 struct Sender {
@@ -222,17 +247,19 @@ impl Sender {
         let is_proven = self.has_receipt && !self.trouble.is_there();
         let rotate = if is_proven { self.options.rotate } else { self.options.rotate.min(PROOF_AFTER) };
         let reports = self.outbox.open();
-        let call = call(channel, request(reports, self.options.service_id.clone(), self.options.epoch));
+        let Options { service_id, epoch, token, .. } = &self.options;
+        let request = request(reports, service_id.clone(), *epoch, token.as_ref()).map_err(Failure::Token)?;
+        let call = call(channel, request);
         tokio::pin!(call);
         tokio::select! {
             // Early: the server is stopping, overloaded or gone.
-            result = &mut call => return result.map_err(|status| Failure::Stream(status.into())),
+            result = &mut call => return received(result),
             () = sleep(rotate) => self.outbox.close(),
             // The stream closes itself after the last report.
             () = self.outbox.finishing() => {}
         }
         match timeout(self.options.receipt_wait, call).await {
-            Ok(result) => result.map_err(|status| Failure::Stream(status.into())),
+            Ok(result) => received(result),
             Err(_) => Err(Failure::NoReceipt(self.options.receipt_wait)),
         }
     }

@@ -213,7 +213,6 @@ fn ten_thousand_idle_connections_keep_nobody_out_and_hold_up_no_stop() {
 
 #[test]
 fn with_256_descriptors_it_serves_whom_it_can_and_does_not_spin() {
-    let _alone = alone();
     let server = Setup::new().descriptors(256).start();
     server.client().send([cpu("before", 99.0)]).unwrap();
     let before = server.cpu_seconds();

@@ -16,7 +16,7 @@ use crate::support::{
     figures::{say, seconds},
     reports::{Says, cpu},
     server::{Server, Setup},
-    wait::{SOON, alone, eventually},
+    wait::{SOON, eventually},
 };
 
 const N_AGENTS: u64 = 1_000;
@@ -97,7 +97,6 @@ async fn stream(
 
 #[test]
 fn a_thousand_idle_agents_cost_twenty_commits_a_second_and_hardly_a_line() {
-    let _alone = alone();
     // As many systems begin: the server has to ask for more.
     let server = Setup::new().soft_descriptors(1_024).start();
     let idle = Idle::on(&server);

@@ -22,6 +22,7 @@ mod one_alert;
 mod order;
 mod original_table;
 mod overload;
+mod python_example;
 mod receipts;
 mod receivers;
 mod reload;
@@ -34,6 +35,7 @@ mod store;
 mod store_faults;
 mod store_fixture;
 mod survival;
+mod systemd;
 mod tidy;
 
 mod support {

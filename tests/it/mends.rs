@@ -78,6 +78,8 @@ fn each_names_tests_that_there_are() {
     let folders = BTreeMap::from([
         ("cargo test --lib", "src"),
         ("cargo test --test it", "tests/it"),
+        ("cargo test -p gopherwatch-client --lib", "client/src"),
+        ("cargo test -p gopherwatch-client --test it", "client/tests/it"),
         ("cargo test -p gopherwatch-agent --lib", "agent/src"),
         ("cargo test -p gopherwatch-agent --test it", "agent/tests/it"),
     ]);

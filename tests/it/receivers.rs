@@ -266,7 +266,6 @@ fn a_name_that_leads_inside_is_not_told_until_that_is_allowed() {
 
 #[test]
 fn late_alerts_that_are_over_are_one_digest_and_one_that_fires_is_a_page() {
-    let _alone = alone();
     let hook = Hook::start();
     let server = setup(&hook, "send_resolved = false").start();
     let begin = now_nanos() - 600_000_000_000;
@@ -294,7 +293,6 @@ fn late_alerts_that_are_over_are_one_digest_and_one_that_fires_is_a_page() {
 
 #[test]
 fn held_back_alerts_survive_a_kill() {
-    let _alone = alone();
     let hook = Hook::start();
     let mut server = setup(&hook, "").start();
     let begin = now_nanos() - 600_000_000_000;

@@ -103,7 +103,7 @@ fn no_write_to_the_database_begins_in_a_stop() {
     let setup = on(&mariadb).args("--record every");
     let mut server = setup.start();
     let general_log = mariadb.general_log();
-    let work = Workload { every: true, ..Workload::new(60_000, 64, 16, Breach::Always) };
+    let work = Workload { every: true, ..Workload::new(30_000, 64, 16, Breach::Always) };
     let receipts = thread::scope(|scope| {
         let sending = scope.spawn(|| work.send(&server, 7));
         eventually(SOON, "rows are written", || server.figure("gopherwatch_store_rows_total") > 2_000.0);

@@ -138,6 +138,7 @@ fn modules_depend_in_one_direction() {
         ("ingest", &["dispatch", "log", "model", "state", "stats"]),
         ("rest", &["control", "health", "log", "model", "rules", "state", "stats", "store"]),
         ("ruletest", &["model", "rules", "state", "units"]),
+        ("service_manager", &[]),
         ("commands", &["rules", "ruletest"]),
         ("config", &["log", "rule_file", "rules", "store", "units"]),
     ]);

@@ -6,3 +6,4 @@ mod program;
 mod scrape;
 mod statsd;
 mod support;
+mod token;

@@ -8,8 +8,15 @@ use tokio::process::Command;
 
 use crate::support::Agent;
 
-/// PyPI's `statsd`, the Python client of StatsD, as Debian packages it. Its version there is that of PyPI.
-const CLIENT: &str = "/usr/lib/python3/dist-packages/statsd/__init__.py";
+/// A Python that has PyPI's `statsd`.
+async fn python() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/statsd/requirements.txt");
+    let output = Command::new(root.join("scripts/python.sh")).arg(requirements).arg("statsd").output().await.unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "Python's statsd client cannot be fetched: {message}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
 
 async fn agent() -> (Agent, impl Fn(&str)) {
     let agent = Agent::start(&["--statsd-addr", "127.0.0.1:0"]).await;
@@ -118,10 +125,7 @@ async fn hostile_packets_neither_stop_the_agent_nor_grow_it() {
 
 #[tokio::test]
 async fn pythons_statsd_client_feeds_it() {
-    assert!(
-        Path::new(CLIENT).exists(),
-        "Python's statsd client is missing: `make test` installs it, or `apt-get install python3-statsd` ({CLIENT})"
-    );
+    let python = python().await;
     let agent = Agent::start(&["--statsd-addr", "127.0.0.1:0"]).await;
     let addr = agent.statsd_addr().await;
     let port = addr.rsplit(':').next().unwrap();
@@ -147,7 +151,7 @@ plain.incr('requests', 12)
 for n in range(2000):
     plain.incr('sampled', rate=0.5)
 ";
-    let output = Command::new("/usr/bin/python3").args(["-c", program, port]).output().await.unwrap();
+    let output = Command::new(python).args(["-c", program, port]).output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let figures = [
         ("shop.orders_count", 47.0),

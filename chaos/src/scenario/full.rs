@@ -89,7 +89,7 @@ pub fn full_journal(run: &Run, name: &str) -> Outcome {
     let began = Instant::now();
     let mut world =
         World::start_in(&run.programs, name, run.store, Some(Listener::start()), |_| Room::Journal(JOURNAL_MIB));
-    let storm = Load { streams: 2, instances: 40, pace_ms: 20, rotate_ms: 300, shape: Shape::Storm, seed: run.seed };
+    let storm = Load { streams: 2, instances: 40, pace_ms: 10, rotate_ms: 300, shape: Shape::Storm, seed: run.seed };
     world.add_agent(storm);
     world.mariadb().pause();
     let note = stands_still(&mut world);
