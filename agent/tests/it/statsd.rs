@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::support::Agent;
 
-/// A Python that has PyPI's `statsd`.
+/// A Python that has the `statsd` package, the client that most Python programs use.
 async fn python() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/statsd/requirements.txt");
