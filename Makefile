@@ -32,7 +32,8 @@ build: ## Build server and agent, optimised, into target/release
 TEST_THREADS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n > 4 ? n : 4)))
 .PHONY: test
 test: ## Run every test; installs what they need first where it is missing and may be installed
-	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server systemd-analyze:systemd
+	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server \
+	    systemd-analyze:systemd prometheus-node-exporter:prometheus-node-exporter
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace --locked
 
 # SEED: the same workload and the same plan of faults again. ROUNDS: kills of the server, other faults in proportion.

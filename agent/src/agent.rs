@@ -21,10 +21,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tonic::transport::Uri;
 
 use crate::log;
+use crate::mapping::Mapping;
 use crate::sources::accounts::OwnAccounts;
 use crate::sources::host::{self, Host};
 use crate::sources::process::{Processes, Watch};
+use crate::sources::scrape::{self, Scrape};
 use crate::sources::simulate::Fleet;
+use crate::sources::statsd::{self, Statsd};
 use crate::sources::{Round, Source};
 
 /// How long a stop may wait for the last receipt.
@@ -47,6 +50,12 @@ pub struct Options {
     pub interval: Duration,
     /// Where reports wait for their receipts.
     pub buffer: buffer::Options,
+    /// Where programs of this host send their figures; a simulated fleet has none.
+    pub statsd: statsd::Options,
+    /// Services whose figures are fetched.
+    pub scrape: Vec<scrape::Target>,
+    /// What figures of either kind are called.
+    pub mapping: Mapping,
     /// Where log lines go.
     pub log: log::Options,
 }
@@ -100,17 +109,14 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
     let buffer = Buffer::open(&options.buffer, epoch, &log).map_err(Error::Spool)?;
     let outbox = Arc::new(Outbox::new(buffer));
     let mut delivery = send::Options::new(options.server.clone(), service_id);
-    delivery.token = options.token;
+    delivery.token.clone_from(&options.token);
     info!(log, "started"; "service" => service_id, "instance" => &options.instance, "server" => %options.server,
         "interval_ms" => options.interval.as_millis() as u64, "epoch" => epoch);
 
-    let instance = options.instance.clone();
-    let mut collector = Collector::new(options.subject, options.instance, Arc::clone(&outbox), log.new(o!()))?;
-    if !options.processes.is_empty() {
-        collector.sources.push(Box::new(Processes::new(options.processes, instance, log.new(o!()))));
-    }
+    let interval = options.interval;
+    let collector = Collector::new(options, Arc::clone(&outbox), log.new(o!()))?;
     let stopping = Arc::new(Notify::new());
-    let mut collector = tokio::spawn(collector.run(options.interval, Arc::clone(&stopping)));
+    let mut collector = tokio::spawn(collector.run(interval, Arc::clone(&stopping)));
     let mut sender = tokio::spawn(send::run(delivery, Arc::clone(&outbox), log.new(o!())));
 
     let name = tokio::select! {
@@ -145,22 +151,35 @@ struct Collector {
     /// Until the first round, by which there is a figure for everything that takes two readings.
     warm_up: Duration,
     overflow: Trouble,
+    left_out: Trouble,
     log: Logger,
 }
 
 impl Collector {
-    fn new(subject: Subject, instance: String, outbox: Arc<Outbox>, log: Logger) -> Result<Self, Error> {
-        let (sources, warm_up): (Vec<Box<dyn Source>>, _) = match subject {
+    fn new(options: Options, outbox: Arc<Outbox>, log: Logger) -> Result<Self, Error> {
+        let Options { subject, instance, interval, processes, statsd, scrape, mapping, .. } = options;
+        let mut sources: Vec<Box<dyn Source>> = Vec::new();
+        let warm_up = match subject {
             Subject::Host { service } => {
-                let accounts = OwnAccounts::new(service.clone(), instance.clone(), Arc::clone(&outbox));
-                let host = Host::new(service, instance).map_err(Error::Host)?;
-                (vec![Box::new(host), Box::new(accounts)], host::WARM_UP)
+                sources.push(Box::new(Host::new(service.clone(), instance.clone()).map_err(Error::Host)?));
+                sources.push(Box::new(OwnAccounts::new(service.clone(), instance.clone(), Arc::clone(&outbox))));
+                sources.push(Box::new(Statsd::new(statsd, service, instance.clone(), mapping.clone(), &log)));
+                host::WARM_UP
             }
             Subject::Simulated { n_services, speed } => {
-                (vec![Box::new(Fleet::new(n_services, speed, instance))], Duration::ZERO)
+                sources.push(Box::new(Fleet::new(n_services, speed, instance.clone())));
+                Duration::ZERO
             }
         };
-        Ok(Self { sources, outbox, round: 0, warm_up, overflow: Trouble::default(), log })
+        if !processes.is_empty() {
+            sources.push(Box::new(Processes::new(processes, instance, log.new(o!()))));
+        }
+        sources.extend(scrape.into_iter().map(|target| {
+            let source: Box<dyn Source> = Box::new(Scrape::new(target, interval, &mapping, &log));
+            source
+        }));
+        let (overflow, left_out) = (Trouble::default(), Trouble::default());
+        Ok(Self { sources, outbox, round: 0, warm_up, overflow, left_out, log })
     }
 
     async fn run(mut self, interval: Duration, stopping: Arc<Notify>) {
@@ -180,7 +199,10 @@ impl Collector {
     fn collect(&mut self, leaving: bool) {
         self.round += 1;
         let mut round = Round::default();
-        self.sources.iter_mut().for_each(|source| source.read(&mut round));
+        for source in &mut self.sources {
+            if leaving { source.leave(&mut round) } else { source.read(&mut round) }
+        }
+        self.note_left_out(round.n_left_out() as u64);
         let report = |(service_name, instance, metrics)| {
             encode(&MetricReport {
                 service_name,
@@ -193,6 +215,17 @@ impl Collector {
         };
         let n_evicted = self.outbox.push_all(round.into_readings().map(report));
         self.note_overflow(n_evicted as u64);
+    }
+
+    fn note_left_out(&mut self, n_left_out: u64) {
+        let now = std::time::Instant::now();
+        self.left_out.over_if_old(now);
+        if n_left_out > 0
+            && let Say::First | Say::Again(_) = self.left_out.happened(n_left_out, now)
+        {
+            warn!(self.log, "several sources together have more figures of an instance than a report takes";
+                "left_out" => n_left_out);
+        }
     }
 
     fn note_overflow(&mut self, n_evicted: u64) {

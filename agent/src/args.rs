@@ -1,6 +1,7 @@
 //! The command line and its environment, parsed into what the programs below need: nothing after this checks again.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,12 +10,15 @@ use clap::{CommandFactory, Parser, Subcommand};
 use gopherwatch_client::address;
 use gopherwatch_client::buffer::{self, Limits};
 use gopherwatch_client::error::chain;
+use gopherwatch_client::mapping::valid_name;
 use gopherwatch_client::token::Token;
 use gopherwatch_proto::v1::Metric;
 use gopherwatch_proto::{MAX_METRICS, MAX_NAME_BYTES, is_valid_name};
 use tonic::transport::Uri;
 
+use crate::mapping::{self, Mapping};
 use crate::sources::process::Watch;
+use crate::sources::{scrape, statsd};
 use crate::{agent, log, once};
 
 /// What the program was asked to do.
@@ -68,6 +72,22 @@ struct Cli {
     #[arg(long, env = "GOPHERWATCH_PROCESS", value_name = "SERVICE=PATTERN", value_delimiter = '\n', value_parser = process)]
     process: Vec<Watch>,
 
+    /// Where to take StatsD by UDP, or off
+    #[arg(long, env = "GOPHERWATCH_STATSD_ADDR", value_name = "ADDR", default_value = "127.0.0.1:8125", value_parser = listen)]
+    statsd_addr: Listen,
+
+    /// Where to take StatsD through a Unix datagram socket
+    #[arg(long, env = "GOPHERWATCH_STATSD_SOCKET", value_name = "PATH", conflicts_with = "simulate")]
+    statsd_socket: Option<PathBuf>,
+
+    /// Report a service by its metrics in Prometheus' text format; repeat it for more of them
+    #[arg(long, env = "GOPHERWATCH_SCRAPE", value_name = "SERVICE=URL", conflicts_with = "simulate", value_delimiter = ' ', value_parser = scraped)]
+    scrape: Vec<(String, Uri)>,
+
+    /// What figures from StatsD and of scraped services are to be called, and which are wanted
+    #[arg(long, env = "GOPHERWATCH_MAPPING", value_name = "FILE", value_parser = mapping_file)]
+    mapping: Option<Mapping>,
+
     /// Report N invented services (checkout, payments, ...) instead of this host
     #[arg(long, env = "GOPHERWATCH_SIMULATE", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     simulate: Option<u32>,
@@ -86,6 +106,12 @@ struct Cli {
 
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Listen {
+    At(SocketAddr),
+    Off,
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,12 +155,22 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
                 Some(n_services) => agent::Subject::Simulated { n_services, speed: cli.simulate_speed },
                 None => agent::Subject::Host { service: cli.service.unwrap_or_else(|| host.clone()) },
             };
+            let instance = cli.instance.unwrap_or(host);
             Ok(Task::Run(agent::Options {
                 server: cli.server,
                 token: cli.token_file,
                 subject,
                 processes: cli.process,
-                instance: cli.instance.unwrap_or(host),
+                statsd: statsd::Options {
+                    addr: match cli.statsd_addr {
+                        Listen::At(addr) => Some(addr),
+                        Listen::Off => None,
+                    },
+                    socket: cli.statsd_socket,
+                },
+                scrape: targets(cli.scrape, &instance),
+                mapping: cli.mapping.unwrap_or_default(),
+                instance,
                 interval: cli.interval,
                 buffer,
                 log: log::Options { format: cli.log_format, level: cli.log_level },
@@ -147,6 +183,57 @@ fn buffer_options(cli: &Cli) -> buffer::Options {
     let usual = if cli.spool_dir.is_some() { Limits::ON_DISK } else { Limits::IN_MEMORY };
     let limits = Limits { bytes: cli.buffer_size.unwrap_or(usual.bytes), age: cli.buffer_age };
     buffer::Options { spool_dir: cli.spool_dir.clone(), limits: Some(limits) }
+}
+
+/// A service's only target is this agent's instance of it; several are told apart by where they listen.
+fn targets(scrape: Vec<(String, Uri)>, instance: &str) -> Vec<scrape::Target> {
+    let of_several = |service: &str| scrape.iter().filter(|(other, _)| other == service).count() > 1;
+    let instance_of = |service: &str, url: &Uri| {
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        let address = valid_name(authority).filter(|_| of_several(service));
+        address.map_or_else(|| instance.to_owned(), |address| address.into_owned())
+    };
+    let target = |(service, url): &(String, Uri)| scrape::Target {
+        service: service.clone(),
+        instance: instance_of(service, url),
+        url: url.clone(),
+    };
+    scrape.iter().map(target).collect()
+}
+
+fn listen(text: &str) -> Result<Listen, String> {
+    match text {
+        "" | "off" => Ok(Listen::Off),
+        addr => {
+            addr.parse().map(Listen::At).map_err(|_| "write an address and a port, as in 127.0.0.1:8125, or off".into())
+        }
+    }
+}
+
+fn scraped(text: &str) -> Result<(String, Uri), String> {
+    let (service, url) = text.split_once('=').ok_or("write it as service=http://host:port/metrics")?;
+    let service = name(service)?;
+    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let uri: Uri = url.parse().map_err(|_| "not a URL: write it as http://host:port/metrics")?;
+    if uri.scheme_str() != Some("http") {
+        return Err("only http:// is scraped: put the agent beside the service".into());
+    }
+    let authority = uri.authority().ok_or("the URL names no host")?.as_str();
+    let host = uri.host().unwrap_or_default();
+    // "host:" and "host:70000" parse as an authority without a port.
+    if host.is_empty() || authority.contains('@') || (uri.port().is_none() && authority != host) {
+        return Err("write it as http://host:port/metrics, without user and password".into());
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Ok((service, uri));
+    }
+    // Where Prometheus looks, too.
+    let uri = format!("http://{authority}/metrics").parse().map_err(|_| "not a URL")?;
+    Ok((service, uri))
+}
+
+fn mapping_file(path: &str) -> Result<Mapping, String> {
+    mapping::read(Path::new(path)).map_err(|err| chain(&err))
 }
 
 fn token(path: &str) -> Result<Token, String> {
@@ -329,6 +416,47 @@ mod tests {
             let message = parsed(line).expect_err(line);
             assert!(message.contains(because), "{line}: {message}");
         }
+    }
+
+    #[test]
+    fn statsd_is_taken_on_loopback_elsewhere_or_not() {
+        let addr = |line: &str| run(line).statsd.addr.map(|addr| addr.to_string());
+        assert_eq!(addr("").as_deref(), Some("127.0.0.1:8125"));
+        assert_eq!(addr("--statsd-addr [::1]:9125").as_deref(), Some("[::1]:9125"));
+        assert_eq!(addr("--statsd-addr off"), None);
+        assert_eq!(addr("--statsd-addr="), None);
+        for bad in ["8125", "localhost", "127.0.0.1", "127.0.0.1:70000"] {
+            assert!(parsed(&format!("--statsd-addr {bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_service_and_a_url() {
+        let targets =
+            run("--instance h1 --scrape web=http://127.0.0.1:81/metrics?x=1 --scrape node=localhost:9100").scrape;
+        let shown: Vec<_> = targets.iter().map(|it| format!("{}/{} {}", it.service, it.instance, it.url)).collect();
+        assert_eq!(shown, ["web/h1 http://127.0.0.1:81/metrics?x=1", "node/h1 http://localhost:9100/metrics"]);
+        for bad in [
+            "web",
+            "=http://a",
+            "-x=http://a",
+            "a=https://b",
+            "a=http://",
+            "a=http://b:",
+            "a=http://u:p@b",
+            "a=ftp://b",
+        ] {
+            assert!(parsed(&format!("--scrape {bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn several_targets_of_one_service_are_instances_of_it() {
+        let targets =
+            run("--instance h1 --scrape web=127.0.0.1:81 --scrape web=[::1]:82 --scrape db=127.0.0.1:81").scrape;
+        let instances: Vec<_> = targets.iter().map(|it| it.instance.as_str()).collect();
+        assert_eq!(instances, ["127.0.0.1:81", "1_:82", "h1"]);
+        assert!(instances.iter().all(|name| is_valid_name(name)));
     }
 
     #[test]

@@ -6,5 +6,6 @@
 pub mod agent;
 pub mod args;
 pub mod log;
+pub mod mapping;
 pub mod once;
 pub mod sources;
