@@ -241,11 +241,12 @@ impl Sink {
         for Recorded { seq, at, event } in events {
             match event {
                 Ok(event) => self.schedule.read(seq, at, &event, now),
+                // Damaged, and buried by an earlier run.
+                Err(_) if !self.schedule.skip(seq) => {}
                 Err(err) => {
                     error!(self.log, "a notification is lost: its event in the journal is damaged";
                         "seq" => seq, "error" => chain(&err));
                     self.cursor.bury(DeadLetter { seq, reason: chain(&err) });
-                    self.schedule.skip(seq);
                 }
             }
         }

@@ -131,8 +131,9 @@ impl SinkCursor {
 
     /// The same, for a sink that is done with some events behind `seq`, too.
     pub fn advance_with(&self, seq: u64, ahead: Ahead) {
-        self.advance(seq);
-        self.progress.lock().saved.ahead = ahead;
+        let mut progress = self.progress.lock();
+        progress.saved.seq = progress.saved.seq.max(seq);
+        progress.saved.ahead = ahead;
     }
 
     /// What the sink is done with behind its position.

@@ -62,7 +62,7 @@ pub(super) struct Task {
 /// A notification that is given up.
 #[derive(Clone, Debug)]
 pub(super) struct Dead {
-    /// Its last event.
+    /// Its first event: what is remembered as done behind the position may be cut off among the others.
     pub(super) seq: u64,
     pub(super) occasion: Occasion,
     /// The alert, or the first of them.
@@ -225,22 +225,17 @@ impl Schedule {
         if held && occasion == Occasion::Repeat {
             return;
         }
-        // After an outage of the receiver's the latest news is enough, and none that says what it is about to hear anyway.
-        if matches!(occasion, Occasion::Repeat | Occasion::Resolve) {
-            self.drop_repeat(alert);
-        }
-        if occasion == Occasion::Repeat && self.last_waiting(alert) == Some(Occasion::Raise) {
-            return;
-        }
         // A digest tells of a raise, too, so that it goes to those who do not hear of resolves.
         if !held && occasion == Occasion::Resolve && !self.options.send_resolved {
+            self.drop_repeat(alert);
+            return;
+        }
+        if occasion == Occasion::Raise && self.told_directly.remove(&alert.alert_id) {
+            self.close(&[seq]);
             return;
         }
         if seq <= self.given_up_to {
             self.bury(seq, occasion, alert.clone(), 1, NO_ROOM);
-            return;
-        }
-        if occasion == Occasion::Raise && self.told_directly.remove(&alert.alert_id) {
             return;
         }
         let queue = queue_of(alert);
@@ -255,14 +250,19 @@ impl Schedule {
                     n_more: 0,
                     key: key(occasion, alert, Some(seq)),
                 };
-                self.wait(queue, vec![seq], at, notification);
+                if matches!(occasion, Occasion::Repeat | Occasion::Resolve) && self.is_repeat_waiting(queue) {
+                    self.replace_last(queue, seq, at, notification);
+                } else {
+                    self.wait(queue, vec![seq], at, notification);
+                }
             }
         }
     }
 
-    /// Passes by an event that cannot be read.
-    pub(super) const fn skip(&mut self, seq: u64) {
+    /// Passes by an event that cannot be read; false: an earlier run did so already.
+    pub(super) fn skip(&mut self, seq: u64) -> bool {
         self.read_to = seq;
+        !self.done_before.is_done(seq)
     }
 
     /// Whether the receiver is to hear of this.
@@ -301,22 +301,32 @@ impl Schedule {
         self.n_waiting += 1;
     }
 
-    /// What this rule and instance are to be told last of all.
-    fn last_waiting(&self, alert: &Alert) -> Option<Occasion> {
-        Some(self.queues.get(&queue_of(alert))?.jobs.back()?.notification.occasion)
+    /// Whether the last thing to tell in this queue is that an alert still fires, and is not being told: whatever comes
+    /// next takes its place, so that after an outage of the receiver's the latest news is enough.
+    fn is_repeat_waiting(&self, id: Uuid) -> bool {
+        self.queues.get(&id).is_some_and(|queue| {
+            let is_being_told = queue.is_under_way && !queue.is_abandoned && queue.jobs.len() == 1;
+            !is_being_told && queue.jobs.back().is_some_and(|job| job.notification.occasion == Occasion::Repeat)
+        })
     }
 
-    /// Drops the word that this still fires, unless it is being told.
+    /// Puts this in the place of the last thing to tell, which may have failed: it is as old in that, and tried when that
+    /// would have been.
+    fn replace_last(&mut self, id: Uuid, seq: u64, at: Timestamp, notification: Notification) {
+        let Some(job) = self.queues.get_mut(&id).and_then(|queue| queue.jobs.back_mut()) else { return };
+        let seqs = std::mem::replace(&mut job.seqs, vec![seq]);
+        job.at = at;
+        job.notification = Arc::new(notification);
+        self.close(&seqs);
+    }
+
+    /// Drops the word that this still fires, unless it is being told: it does not.
     fn drop_repeat(&mut self, alert: &Alert) {
-        if self.last_waiting(alert) != Some(Occasion::Repeat) {
-            return;
-        }
         let id = queue_of(alert);
-        let Some(queue) = self.queues.get_mut(&id) else { return };
-        if queue.is_under_way && !queue.is_abandoned && queue.jobs.len() == 1 {
+        if !self.is_repeat_waiting(id) {
             return;
         }
-        if let Some(job) = queue.jobs.pop_back() {
+        if let Some(job) = self.queues.get_mut(&id).and_then(|queue| queue.jobs.pop_back()) {
             self.n_waiting -= 1;
             self.close(&job.seqs);
         }
@@ -375,10 +385,16 @@ impl Schedule {
             self.go_on(task.queue);
             return;
         }
+        let n_waiting = queue.jobs.len();
         let Some(job) = queue.jobs.front_mut() else { return };
         match outcome {
             // Told directly, and failed: it comes again by the journal.
             Outcome::Retry { .. } if job.seqs.is_empty() => {
+                self.take_first(task.queue);
+                self.go_on(task.queue);
+            }
+            // There is newer news.
+            Outcome::Retry { .. } if job.notification.occasion == Occasion::Repeat && n_waiting > 1 => {
                 self.take_first(task.queue);
                 self.go_on(task.queue);
             }
@@ -394,6 +410,9 @@ impl Schedule {
                 let job = self.take_first(task.queue);
                 if job.is_some_and(|job| job.seqs.is_empty()) {
                     self.was_told_directly(task);
+                }
+                if task.notification.occasion == Occasion::Raise {
+                    self.drop_word_of(task);
                 }
                 self.go_on(task.queue);
             }
@@ -413,9 +432,9 @@ impl Schedule {
         }
         for (seqs, alert, n_alerts) in self.late.give_up(seq) {
             let occasion = if n_alerts > 1 { Occasion::Digest } else { Occasion::Raise };
-            let last = seqs.iter().copied().max().unwrap_or(seq);
+            let first = seqs.iter().copied().min().unwrap_or(seq);
             self.close(&seqs);
-            self.bury(last, occasion, alert, n_alerts, NO_ROOM);
+            self.bury(first, occasion, alert, n_alerts, NO_ROOM);
         }
         let ids: HashSet<Uuid> = self.open.range(..=seq).map(|(_, id)| *id).collect();
         for id in ids {
@@ -454,7 +473,7 @@ impl Schedule {
         let (pages, over) = self.late.due(now.instant, self.caught_up);
         // What is over first: it is the older news.
         if let Some(Over { at, seqs, alerts, n_more, id, .. }) = over {
-            // In order: the position is found by the first of them, and a dead letter is filed under the last.
+            // In order: the position is found by the first of them, and a dead letter is filed under it.
             let mut seqs = seqs;
             seqs.sort_unstable();
             for seq in &seqs {
@@ -565,10 +584,26 @@ impl Schedule {
         }
     }
 
+    /// That an alert still fires is no news to whom it was just told that it does.
+    fn drop_word_of(&mut self, task: &Task) {
+        let same = |alert: &Arc<Alert>| {
+            task.notification
+                .alerts
+                .first()
+                .is_some_and(|told| (told.alert_id, told.version) == (alert.alert_id, alert.version))
+        };
+        let next = self.queues.get(&task.queue).and_then(|queue| queue.jobs.front());
+        if next.is_some_and(|job| {
+            job.notification.occasion == Occasion::Repeat && job.notification.alerts.iter().all(same)
+        }) {
+            self.take_first(task.queue);
+        }
+    }
+
     fn bury_job(&mut self, job: Option<Job>, why: &str) {
         let Some(Job { seqs, notification, .. }) = job else { return };
         let Notification { occasion, alerts, n_more, .. } = &*notification;
-        if let (Some(seq), Some(alert)) = (seqs.last(), alerts.first()) {
+        if let (Some(seq), Some(alert)) = (seqs.first(), alerts.first()) {
             self.bury(*seq, *occasion, alert.clone(), alerts.len() + n_more, why);
         }
     }

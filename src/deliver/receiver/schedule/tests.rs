@@ -489,15 +489,18 @@ fn of_repeats_that_nobody_heard_the_last_is_told() {
     it.passes(SECOND);
     assert_eq!(it.tell(), ["raise a"], "which says it all");
 
-    it.event(EventKind::Repeat, &a);
-    let first = it.begin().remove(0);
-    it.event(EventKind::Repeat, &a);
-    let last = it.event(EventKind::Repeat, &a);
-    it.finish(&first, Outcome::Done);
-    let told = it.begin().remove(0);
-    assert_eq!(told.notification.key, format!("{}-1-repeat-{last}", a.alert_id));
-    it.finish(&told, Outcome::Done);
-    assert_eq!((it.tell(), it.schedule.position()), (Vec::new(), last));
+    for outcome in [Outcome::Done, retry(None)] {
+        it.event(EventKind::Repeat, &a);
+        let first = it.begin().remove(0);
+        it.event(EventKind::Repeat, &a);
+        let last = it.event(EventKind::Repeat, &a);
+        it.finish(&first, outcome);
+        it.passes(SECOND);
+        let told = it.begin().remove(0);
+        assert_eq!(told.notification.key, format!("{}-1-repeat-{last}", a.alert_id));
+        it.finish(&told, Outcome::Done);
+        assert_eq!((it.tell(), it.schedule.position()), (Vec::new(), last));
+    }
 
     it.event(EventKind::Repeat, &a);
     it.resolve(&a);
@@ -507,6 +510,136 @@ fn of_repeats_that_nobody_heard_the_last_is_told() {
     it.resolve(&a);
     assert!(it.tell().is_empty());
     assert_eq!((it.schedule.n_open(), it.schedule.position()), (0, it.seq));
+}
+
+/// The word that it still fires used to be dropped for a raise that waited, and then was never told.
+#[test]
+fn if_a_raise_is_given_up_the_word_that_it_still_fires_is_told() {
+    let mut it = Stepped::new();
+    let a = alert("a");
+    it.raise(&a);
+    let raise = it.begin().remove(0);
+    it.finish(&raise, retry(None));
+    it.passes(TELL_FOR / 2);
+    it.event(EventKind::Repeat, &a);
+    it.passes(TELL_FOR / 2);
+    assert_eq!(it.tell(), ["repeat a"]);
+    assert_eq!(it.schedule.take_dead().len(), 1);
+    // Of another version, it says what the raise did not.
+    it.raise(&alert("b"));
+    it.event(EventKind::Repeat, &Alert { version: 2, ..alert("b") });
+    assert_eq!(it.tell(), ["raise b", "repeat b"]);
+}
+
+/// A repeat in the place of one that failed used to be tried at once, whenever one came.
+#[test]
+fn a_newer_repeat_waits_as_long_as_the_one_before() {
+    let mut it = Stepped::new();
+    it.event(EventKind::Repeat, &alert("a"));
+    for _ in 0..5 {
+        let task = it.begin().remove(0);
+        it.finish(&task, retry(None));
+        it.passes(SECOND * 60);
+    }
+    let task = it.begin().remove(0);
+    it.finish(&task, retry(None));
+    it.raise(&alert("other"));
+    it.passes(SECOND * 3);
+    it.event(EventKind::Repeat, &alert("a"));
+    assert!(it.begin().iter().all(|task| words(task) != "repeat a"));
+}
+
+#[test]
+fn what_an_earlier_run_has_buried_is_not_buried_again() {
+    let mut it = Stepped::new();
+    it.schedule = Schedule::new(it.schedule.options.clone(), 100, Ahead::new(103, [101].into_iter()));
+    assert!(it.schedule.skip(101) && !it.schedule.skip(102) && it.schedule.skip(104));
+}
+
+/// Killed at any time, and whatever comes back: each raise and each resolve is told, or is a dead letter that was saved.
+#[test]
+fn across_kills_everything_is_told_or_a_saved_dead_letter() {
+    for seed in 0..300_u64 {
+        let mut it = Stepped::new();
+        let mut dice = seed;
+        let mut throw = |n: u64| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) % n
+        };
+        let (mut journal, mut told, mut dead) = (Vec::new(), HashSet::new(), Vec::new());
+        let mut under_way: Vec<Task> = Vec::new();
+        let mut journaled = |it: &mut Stepped, kind, alert: Alert| {
+            journal.push((it.now.time, Event { kind, alert: Arc::new(alert) }));
+            let seq = 100 + journal.len() as u64;
+            let (at, event) = journal.last().unwrap().clone();
+            if it.schedule.read_to() + 1 == seq && it.schedule.room() > 0 {
+                it.schedule.read(seq, at, &event, it.now);
+            }
+            journal.clone()
+        };
+        let mut copy = Vec::new();
+        for step in 0..700 {
+            let is_end = step >= 400;
+            match throw(if is_end { 5 } else { 9 }) {
+                5..=6 => {
+                    let rule = format!("{step}");
+                    let alert = if throw(3) == 0 { late(&rule) } else { alert(&rule) };
+                    copy = journaled(&mut it, EventKind::Raise, alert.clone());
+                    if throw(3) == 0 {
+                        copy = journaled(&mut it, EventKind::Repeat, alert.clone());
+                    }
+                    if throw(4) > 0 {
+                        copy = journaled(&mut it, EventKind::Resolve, resolved(&alert));
+                    }
+                }
+                7 if throw(6) == 0 => {
+                    let (position, ahead) = (it.schedule.position(), it.schedule.ahead());
+                    dead.extend(it.schedule.take_dead());
+                    dead.retain(|dead: &Dead| dead.seq <= position || ahead.is_done(dead.seq));
+                    under_way.clear();
+                    it.schedule = Schedule::new(it.schedule.options.clone(), position, ahead);
+                }
+                _ if !under_way.is_empty() => {
+                    let n = usize::try_from(throw(under_way.len() as u64)).unwrap();
+                    let task = under_way.swap_remove(n);
+                    let is_digest = task.notification.occasion == Occasion::Digest;
+                    match throw(if is_end { 100 } else { 5 }) {
+                        0 => it.finish(&task, retry(None)),
+                        // Of what is in a digest its letter names the first.
+                        1 if !is_digest => it.finish(&task, Outcome::Refused { why: String::new() }),
+                        _ => {
+                            for alert in &task.notification.alerts {
+                                let both = [Occasion::Raise, Occasion::Resolve];
+                                let occasions = if is_digest { &both[..] } else { &[task.notification.occasion][..] };
+                                told.extend(occasions.iter().map(|occasion| (alert.alert_id, occasion.as_str())));
+                            }
+                            it.finish(&task, Outcome::Done);
+                        }
+                    }
+                }
+                _ => it.passes(SECOND * u32::try_from(throw(4)).unwrap()),
+            }
+            while it.schedule.room() > 0
+                && let Some((at, event)) = copy.get(usize::try_from(it.schedule.read_to() - 100).unwrap())
+            {
+                it.schedule.read(it.schedule.read_to() + 1, *at, event, it.now);
+            }
+            under_way.extend(it.begin());
+        }
+        dead.extend(it.schedule.take_dead());
+        assert_eq!((it.schedule.n_open(), it.schedule.position()), (0, 100 + copy.len() as u64), "seed {seed}");
+        let given_up: HashSet<_> = dead.iter().map(|dead| (dead.alert.alert_id, dead.occasion.as_str())).collect();
+        for (_, Event { kind, alert }) in &copy {
+            let Some(occasion) = Occasion::of(*kind).filter(|occasion| *occasion != Occasion::Repeat) else { continue };
+            let what = (alert.alert_id, occasion.as_str());
+            assert!(
+                told.contains(&what) || given_up.contains(&what),
+                "seed {seed}: {} {}",
+                occasion.as_str(),
+                alert.rule
+            );
+        }
+    }
 }
 
 /// One that kept failing used to bring all that was told behind it again with every restart.
