@@ -1,6 +1,6 @@
 //! The accounted buffer: every report from the moment it is made until its receipt, or until it is dropped.
 //!
-//! Bounded by size and age, in memory or on disk ([`crate::backlog`]). The oldest report goes first, also when it is on the
+//! Bounded by size and age, in memory or on disk (`backlog`). The oldest report goes first, also when it is on the
 //! current stream, and sent = acknowledged + pending + dropped holds after every call (promise 7). A stream carries one
 //! numbering: what earlier processes left in the spool goes first, each epoch on a stream of its own.
 
