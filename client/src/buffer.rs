@@ -171,7 +171,9 @@ impl Buffer {
         self.dropped += self.adrift - covered_adrift;
         self.adrift = 0;
         self.taken = 0;
-        self.backlog.flush();
+        if covered > 0 {
+            self.backlog.flush();
+        }
         self.write_off_lost();
         covered
     }

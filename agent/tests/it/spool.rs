@@ -170,12 +170,12 @@ async fn a_second_agent_on_the_same_spool_ends_with_a_message() {
     let server = nobody().await;
     let first = Agent::start(&server, &dir, "");
     first.has_kept(1).await;
-    let output = Command::new(AGENT)
+    let second = Command::new(AGENT)
         .args(["--server", &server, "--spool-dir"])
         .arg(dir.path().join("spool"))
-        .output()
-        .await
-        .unwrap();
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(10), second).await.expect("it ends").unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let pid = first.process.id().unwrap();
