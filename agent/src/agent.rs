@@ -10,6 +10,7 @@ use std::time::Duration;
 use gopherwatch_client::buffer::{self, Buffer};
 use gopherwatch_client::codec::encode;
 use gopherwatch_client::outbox::Outbox;
+use gopherwatch_client::overflow::Overflow;
 use gopherwatch_client::token::Token;
 use gopherwatch_client::trouble::{Say, Trouble};
 use gopherwatch_client::{clock, send};
@@ -150,7 +151,7 @@ struct Collector {
     round: u64,
     /// Until the first round, by which there is a figure for everything that takes two readings.
     warm_up: Duration,
-    overflow: Trouble,
+    overflow: Overflow,
     left_out: Trouble,
     log: Logger,
 }
@@ -178,7 +179,7 @@ impl Collector {
             let source: Box<dyn Source> = Box::new(Scrape::new(target, interval, &mapping, &log));
             source
         }));
-        let (overflow, left_out) = (Trouble::default(), Trouble::default());
+        let (overflow, left_out) = (Overflow::new(log.clone()), Trouble::default());
         Ok(Self { sources, outbox, round: 0, warm_up, overflow, left_out, log })
     }
 
@@ -214,7 +215,7 @@ impl Collector {
             })
         };
         let n_evicted = self.outbox.push_all(round.into_readings().map(report));
-        self.note_overflow(n_evicted as u64);
+        self.overflow.note(n_evicted, &self.outbox);
     }
 
     fn note_left_out(&mut self, n_left_out: u64) {
@@ -225,23 +226,6 @@ impl Collector {
         {
             warn!(self.log, "several sources together have more figures of an instance than a report takes";
                 "left_out" => n_left_out);
-        }
-    }
-
-    fn note_overflow(&mut self, n_evicted: u64) {
-        let now = std::time::Instant::now();
-        self.overflow.over_if_old(now);
-        if n_evicted == 0 {
-            return;
-        }
-        let accounts = self.outbox.accounts();
-        match self.overflow.happened(n_evicted, now) {
-            Say::First => {
-                warn!(self.log, "reports are dropped, the oldest first: too many wait, or for too long"; accounts)
-            }
-            Say::Again(episode) => warn!(self.log, "reports are still dropped: too many wait, or for too long";
-                "for_seconds" => episode.seconds(), accounts),
-            Say::Nothing => {}
         }
     }
 }

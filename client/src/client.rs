@@ -25,6 +25,9 @@ use crate::trouble::{Say, Trouble};
 /// How long a client that is dropped waits for its last receipt.
 const DROP_WAIT: Duration = Duration::from_secs(1);
 
+/// What the thread may take to notice the end of its time, and to tell.
+const SPARE: Duration = Duration::from_millis(200);
+
 /// Why a service cannot be reported.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -46,7 +49,8 @@ pub enum ConnectError {
 }
 
 /// A service that reports itself. Dropped, it says goodbye and waits up to a second for the last receipt;
-/// [`Client::close`] waits for as long as it is told, and says what was delivered.
+/// [`Client::close`] waits for as long as it is told, and says what was delivered. Both hold up their thread meanwhile:
+/// asynchronous code gives them one for blocking work.
 #[derive(Debug)]
 pub struct Client {
     metrics: Arc<Metrics>,
@@ -144,7 +148,7 @@ impl Client {
         // It fails if the thread has ended, which is what we want.
         let _ = self.stop.send(Some(timeout));
         // The thread keeps to the time by itself; a disk that hangs might not.
-        let _ = self.ended.recv_timeout((timeout + Duration::from_millis(200)).saturating_sub(began.elapsed()));
+        let _ = self.ended.recv_timeout(timeout.saturating_add(SPARE).saturating_sub(began.elapsed()));
     }
 
     fn ignored<T: Default>(&self, name: &str, err: &NameError) -> T {

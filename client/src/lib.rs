@@ -27,6 +27,7 @@ pub mod error;
 pub mod mapping;
 mod metrics;
 pub mod outbox;
+pub mod overflow;
 mod reporter;
 pub mod send;
 pub mod token;

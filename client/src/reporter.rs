@@ -16,6 +16,7 @@ use crate::codec::encode;
 use crate::error::chain;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::overflow::Overflow;
 use crate::send;
 
 /// See the module. Service and instance are valid names.
@@ -47,6 +48,7 @@ impl Reporter {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut sequence = 0;
+        let mut overflow = Overflow::new(self.log.clone());
         let wait = loop {
             let leaving = tokio::select! {
                 _ = ticks.tick() => None,
@@ -54,7 +56,7 @@ impl Reporter {
                 changed = stopping.changed() => Some(changed.map_or(Duration::ZERO, |()| stopping.borrow().unwrap_or_default())),
             };
             sequence += 1;
-            outbox.push(encode(&MetricReport {
+            let n_dropped = outbox.push(encode(&MetricReport {
                 service_name: self.service.clone(),
                 instance: self.instance.clone(),
                 time_unix_nano: clock::unix_nanos(),
@@ -62,6 +64,7 @@ impl Reporter {
                 metrics: self.metrics.read(Instant::now()),
                 leaving: leaving.is_some(),
             }));
+            overflow.note(n_dropped, &outbox);
             *locked(&self.accounts) = outbox.accounts();
             if let Some(wait) = leaving {
                 break wait;
