@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gopherwatch_proto::MAX_REPORT_BYTES;
 use slog::{Logger, error};
 
 pub use crate::backlog::Taken;
@@ -51,7 +52,7 @@ pub struct Accounts {
     pub acknowledged: u64,
     /// Neither acknowledged nor given up.
     pub pending: u64,
-    /// Given up for want of room, or as too old, or lost with a damaged spool.
+    /// Given up for want of room, or as too old or too large, or lost with a damaged spool.
     pub dropped: u64,
 }
 
@@ -115,17 +116,24 @@ impl Buffer {
         Self { limits, backlog, epoch, stream_epoch: epoch, taken: 0, adrift: 0, sent, acknowledged: 0, dropped: 0 }
     }
 
-    /// Adds reports, made at `now_ms` (milliseconds since 1970), and returns how many older ones had to make room for
-    /// them or were too old. On disk it is one transaction.
+    /// Adds reports, made at `now_ms` (milliseconds since 1970), and returns how many were dropped: older ones that made
+    /// room or were too old, and those that are larger than a server takes. On disk it is one transaction.
     pub fn push(&mut self, reports: impl IntoIterator<Item = Encoded>, now_ms: u64) -> usize {
+        let mut n_too_large = 0;
         for report in reports {
             self.sent += 1;
+            // The server would refuse the stream that brings it, and so everything behind it, for ever.
+            if report.len() > MAX_REPORT_BYTES {
+                n_too_large += 1;
+                continue;
+            }
             self.backlog.push(Waiting { epoch: self.epoch, since_ms: now_ms, report });
         }
-        let n_evicted = self.make_room(now_ms);
+        self.dropped += n_too_large as u64;
+        let n_dropped = n_too_large + self.make_room(now_ms);
         self.backlog.flush();
         self.write_off_lost();
-        n_evicted
+        n_dropped
     }
 
     /// Begins a stream: returns its numbering, that of the oldest report, and how many were too old to go on it.
@@ -365,6 +373,16 @@ mod tests {
             assert_eq!(buffer.open_stream(NOW + 90_001), (1, 1));
             assert_eq!(take_all(&mut buffer), [3, 4]);
             assert_eq!(buffer.accounts(), Accounts { sent: 4, acknowledged: 0, pending: 2, dropped: 2 });
+        });
+    }
+
+    #[test]
+    fn a_report_larger_than_a_server_takes_is_dropped_and_counted_before_it_blocks_the_others() {
+        with_both(ROOMY, |mut buffer| {
+            let large = Encoded::from(vec![0; MAX_REPORT_BYTES + 1]);
+            assert_eq!(buffer.push([report(1), large, report(2)], NOW), 1);
+            assert_eq!(take_all(&mut buffer), [1, 2]);
+            assert_eq!(buffer.accounts(), Accounts { sent: 3, acknowledged: 0, pending: 2, dropped: 1 });
         });
     }
 

@@ -39,7 +39,7 @@ impl Outbox {
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Adds a report and returns how many older ones had to make room for it or were too old.
+    /// Adds a report and returns how many were dropped: older ones that made room or were too old, or this one, too large.
     pub fn push(&self, report: Encoded) -> usize {
         self.push_all([report])
     }

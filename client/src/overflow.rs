@@ -1,4 +1,4 @@
-//! Says when reports are dropped for want of room or as too old: once, then seldom.
+//! Says when reports are dropped for want of room, or as too old or too large: once, then seldom.
 
 use std::time::Instant;
 
@@ -30,10 +30,12 @@ impl Overflow {
         let accounts = outbox.accounts();
         match self.trouble.happened(n_dropped as u64, now) {
             Say::First => {
-                warn!(self.log, "reports are dropped, the oldest first: too many wait, or for too long"; accounts);
+                warn!(self.log, "reports are dropped, the oldest first: too many wait, or for too long, or one is too large"; accounts);
             }
-            Say::Again(episode) => warn!(self.log, "reports are still dropped: too many wait, or for too long";
-                "for_seconds" => episode.seconds(), accounts),
+            Say::Again(episode) => {
+                warn!(self.log, "reports are still dropped: too many wait, or for too long, or one is too large";
+                "for_seconds" => episode.seconds(), accounts)
+            }
             Say::Nothing => {}
         }
     }
