@@ -12,16 +12,20 @@ const ENV_FILE: &str = ".env";
 /// Secrets of a later version. Ignoring one would leave a door open that the operator believes shut.
 const TOKENS: [&str; 3] = ["GOPHERWATCH_AGENT_TOKEN", "GOPHERWATCH_READ_TOKEN", "GOPHERWATCH_ADMIN_TOKEN"];
 /// Variables of the agent: one `.env` may serve both programs.
-const AGENT_NAMES: [&str; 11] = [
+const AGENT_NAMES: [&str; 15] = [
     "GOPHERWATCH_SERVER",
     "GOPHERWATCH_TOKEN_FILE",
     "GOPHERWATCH_SERVICE",
     "GOPHERWATCH_INSTANCE",
     "GOPHERWATCH_INTERVAL",
+    "GOPHERWATCH_PROCESS",
     "GOPHERWATCH_STATSD_ADDR",
     "GOPHERWATCH_STATSD_SOCKET",
     "GOPHERWATCH_SCRAPE",
     "GOPHERWATCH_MAPPING",
+    "GOPHERWATCH_SPOOL_DIR",
+    "GOPHERWATCH_BUFFER_SIZE",
+    "GOPHERWATCH_BUFFER_AGE",
     "GOPHERWATCH_SIMULATE",
     "GOPHERWATCH_SIMULATE_SPEED",
 ];

@@ -82,8 +82,6 @@ fn each_names_tests_that_there_are() {
         ("cargo test -p gopherwatch-client --test it", "client/tests/it"),
         ("cargo test -p gopherwatch-agent --lib", "agent/src"),
         ("cargo test -p gopherwatch-agent --test it", "agent/tests/it"),
-        ("cargo test -p gopherwatch-client --lib", "client/src"),
-        ("cargo test -p gopherwatch-client --test it", "client/tests/it"),
     ]);
     for patch in patches() {
         let tests = patch.said("Test");

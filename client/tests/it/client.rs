@@ -63,6 +63,7 @@ async fn dropping_it_says_goodbye_too() {
     let double = Double::new([]);
     let server = double.listen("127.0.0.1:0").await;
     let client = fast(server.addr).connect().unwrap();
+    double.until("a connection", |streams| !streams.is_empty()).await;
     tokio::task::spawn_blocking(move || drop(client)).await.unwrap();
     assert!(double.receipted().last().is_some_and(|report| report.leaving));
 }
