@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod cgroup;
+mod host;
+mod process;
 mod program;
+mod reported;
 mod scrape;
 mod spool;
 mod statsd;
