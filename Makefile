@@ -64,6 +64,11 @@ bench: ## Run the benchmarks
 bench-durability: build ## Time receipts, beside the disk's fsync, and restarts with 100,000 alerts firing; ARGS="--dir DISK"
 	@$(CARGO) run --release --locked --quiet --example durability -- $(ARGS)
 
+.PHONY: bench-agent
+bench-agent: build ## Memory and CPU of the agent in a minute, beside node_exporter and collectd
+	scripts/need.sh curl:curl prometheus-node-exporter:prometheus-node-exporter collectd:collectd-core
+	@exec env BIN_DIR="$(TARGET_DIR)/release" scripts/bench-agent.sh
+
 .PHONY: fmt
 fmt: ## Check the formatting; `cargo fmt --all` mends it
 	$(CARGO) fmt --all --check

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sysinfo::{Disk, DiskRefreshKind, Disks};
 
-use super::percent;
+use super::{percent, proc_file};
 
 const PROC_DISKSTATS: &str = "/proc/diskstats";
 
@@ -47,7 +47,7 @@ pub(crate) struct Carried {
 impl Storage {
     pub(crate) fn new() -> Result<Self, sysinfo::Error> {
         let disks = Disks::new_with_refreshed_list_specifics(fill().with_io_usage())?;
-        let carried_by = match std::fs::read_to_string(PROC_DISKSTATS) {
+        let carried_by = match proc_file(PROC_DISKSTATS) {
             Ok(_) => CarriedBy::Proc(devices(&disks)),
             Err(_) => CarriedBy::Sysinfo,
         };
@@ -84,7 +84,7 @@ impl Storage {
     /// reboot.
     pub(crate) fn carried(&self) -> Option<Carried> {
         match &self.carried_by {
-            CarriedBy::Proc(mounted) => Some(sum(&std::fs::read_to_string(PROC_DISKSTATS).ok()?, mounted)),
+            CarriedBy::Proc(mounted) => Some(sum(&proc_file(PROC_DISKSTATS).ok()?, mounted)),
             CarriedBy::Sysinfo => {
                 let mut seen = HashSet::new();
                 let usage = self.disks.iter().filter(|disk| seen.insert(disk.name())).map(Disk::usage);

@@ -1,6 +1,7 @@
-//! This host's figures, read through sysinfo under the well-known metric names.
+//! This host's figures under the well-known metric names, most of them through sysinfo.
 //!
-//! Only what is reported is refreshed: the agent is meant to cost a host next to nothing.
+//! Only what is reported is refreshed, and what is dear to read only as often as it is news: the agent is meant to cost
+//! a host next to nothing. In a container with limits CPU and memory are of those.
 
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};

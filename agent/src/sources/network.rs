@@ -5,6 +5,8 @@
 
 use sysinfo::Networks;
 
+use super::proc_file;
+
 const PROC_NET_DEV: &str = "/proc/net/dev";
 
 /// The host's interfaces, all but loopback.
@@ -53,7 +55,7 @@ fn is_loopback(name: &str) -> bool {
 }
 
 fn read_proc() -> Option<Bytes> {
-    sum(&std::fs::read_to_string(PROC_NET_DEV).ok()?)
+    sum(&proc_file(PROC_NET_DEV).ok()?)
 }
 
 /// Sums a `/proc/net/dev`: two lines of heading, then `name: rx_bytes` and seven more of receiving, `tx_bytes` and
