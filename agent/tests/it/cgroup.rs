@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::process::{Running, cpu_time, marker};
-use crate::reported::Agent;
+use crate::reported::{Agent, skipped};
 
 /// A cgroup of the test's, removed when it is dropped.
 struct Cgroup(PathBuf);
@@ -45,7 +45,7 @@ async fn in_a_cgroup_with_limits_percentages_are_of_the_limit() {
     let cgroup = match Cgroup::new() {
         Ok(cgroup) => cgroup,
         Err(because) => {
-            eprintln!("SKIPPED: no cgroup with limits can be made here: {because}");
+            skipped(&format!("no cgroup with limits can be made here: {because}"));
             return;
         }
     };

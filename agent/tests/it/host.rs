@@ -2,7 +2,7 @@
 //!
 //! Other tests run beside these: the tolerances are for what changes between two looks, not for another way to count.
 
-use crate::reported::{Agent, numbers, numbers_of};
+use crate::reported::{Agent, numbers, numbers_of, skipped};
 
 fn file(path: &str) -> Vec<f64> {
     numbers(&std::fs::read_to_string(path).unwrap())
@@ -53,7 +53,7 @@ async fn the_fullest_file_system_is_the_fullest_of_df() {
         (is_real || (is_root && line.starts_with("overlay"))).then(|| (1.0 - figures[1] / figures[0]) * 100.0)
     };
     let Some(fullest) = lines.lines().filter_map(fill).max_by(f64::total_cmp) else {
-        eprintln!("SKIPPED: df shows no file system of a kind that this test knows:\n{lines}");
+        skipped(&format!("df shows no file system of a kind that this test knows:\n{lines}"));
         return;
     };
     assert!((report.value("disk_percent") - fullest).abs() < 1.0, "{report:?}, df: {fullest}");

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncBufReadExt, BufReader as AsyncBufReader};
 
-use crate::reported::{Agent, numbers, numbers_of};
+use crate::reported::{Agent, numbers, numbers_of, skipped};
 
 /// A process of the test's, killed when it is dropped.
 pub(crate) struct Running(Child);
@@ -68,7 +68,7 @@ async fn ten_processes_are_ten_services_with_their_own_figures() {
     let marker = marker();
     let Some(running) = (0..10).map(|idx| Running::python(idx, &format!("{marker}{idx}"))).collect::<Option<Vec<_>>>()
     else {
-        eprintln!("SKIPPED: there is no python3 here");
+        skipped("there is no python3 here");
         return;
     };
     let watches: Vec<String> = (0..10).map(|idx| format!("app-{idx}={marker}{idx}$")).collect();
