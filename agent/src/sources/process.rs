@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use slog::{Logger, info, warn};
 
-use self::group::{Ceiling, Group, Units};
+use self::group::{Ceiling, Group, Held, Units};
 use self::table::{Id, Stat, Table, descendants};
 use self::watch::By;
 pub use self::watch::Watch;
@@ -92,8 +92,8 @@ impl Processes {
             self.looked = Some(now);
         }
         for service in &mut self.services {
-            let n_open_files = service.open_files(&self.table, &self.log);
-            if let Some(metrics) = service.group.figures(now, since_boot, self.units, n_open_files) {
+            let held = service.held(&mut self.table, &self.log);
+            if let Some(metrics) = service.group.figures(now, since_boot, self.units, held) {
                 round.add(&service.watch.service, &self.instance, metrics);
             }
         }
@@ -165,7 +165,12 @@ impl Service {
         }
     }
 
-    /// None if the count of one of them is not ours to see: a part of the sum would be a wrong figure.
+    /// One that has ended since it was read holds nothing.
+    fn held(&mut self, table: &mut Table, log: &Logger) -> Held {
+        let resident_pages = self.group.pids().filter_map(|pid| table.resident_pages(pid)).sum();
+        Held { resident_pages, n_open_files: self.open_files(table, log) }
+    }
+
     fn open_files(&mut self, table: &Table, log: &Logger) -> Option<u64> {
         let mut sum = 0;
         for pid in self.group.pids() {

@@ -85,13 +85,13 @@ async fn ten_processes_are_ten_services_with_their_own_figures() {
         assert_eq!(report.value("processes"), 1.0);
         assert_eq!(report.value("threads"), ps[1]);
         assert_eq!(report.value("threads"), idx as f64 + 1.0);
-        assert!((report.value("memory_used_bytes") - resident).abs() <= resident * 0.02, "{report:?}, ps: {resident}");
+        assert!((report.value("memory_used_bytes") - resident).abs() <= 65536.0, "{report:?}, ps: {resident}");
         assert!((report.value("uptime_seconds") - ps[2]).abs() <= 3.0, "{report:?}, ps: {}", ps[2]);
         let n_descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
         assert_eq!(report.value("open_files"), n_descriptors as f64);
         let total = numbers_of("free", &["-b"])[0];
         let percent = resident / total * 100.0;
-        assert!((report.value("memory_percent") - percent).abs() <= percent * 0.02, "{report:?}: {percent}");
+        assert!((report.value("memory_percent") - percent).abs() <= percent * 0.01, "{report:?}: {percent}");
         assert_eq!(report.value("restarts"), 0.0);
         assert!(report.value("cpu_percent") < 50.0, "they sleep: {report:?}");
     }

@@ -25,6 +25,14 @@ pub(super) struct Units {
     pub(super) page_bytes: f64,
 }
 
+/// What the processes hold together, which takes looking at each of them once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) resident_pages: u64,
+    /// None if the descriptors of one of them are not ours to see: a part of the sum would be a wrong figure.
+    pub(super) n_open_files: Option<u64>,
+}
+
 /// One service's processes.
 #[derive(Debug, Default)]
 pub(super) struct Group {
@@ -89,18 +97,18 @@ impl Group {
         self.main = Some(main);
     }
 
-    /// The figures of now; none without a process. `n_open_files` is left out if it is none.
+    /// The figures of now; none without a process.
     pub(super) fn figures(
         &mut self,
         now: Instant,
         since_boot: Duration,
         units: Units,
-        n_open_files: Option<u64>,
+        held: Held,
     ) -> Option<Vec<Metric>> {
         self.sample_cpu(now, units);
         let oldest = self.members.iter().map(|member| member.now.id.started).min()?;
         let sum = |of: fn(&Stat) -> u64| self.members.iter().map(|member| of(&member.now)).sum::<u64>() as f64;
-        let used_bytes = sum(|stat| stat.resident_pages) * units.page_bytes;
+        let used_bytes = held.resident_pages as f64 * units.page_bytes;
         let mut metrics = vec![
             metric("memory_used_bytes", used_bytes),
             metric("processes", self.members.len() as f64),
@@ -112,7 +120,7 @@ impl Group {
         // Pages that processes share are counted for each of them: the sum can be more than there is.
         let memory_percent = |ceiling: Ceiling| (used_bytes / ceiling.memory_bytes * 100.0).min(100.0);
         metrics.extend(self.ceiling.map(|ceiling| metric("memory_percent", memory_percent(ceiling))));
-        metrics.extend(n_open_files.map(|n| metric("open_files", n as f64)));
+        metrics.extend(held.n_open_files.map(|n| metric("open_files", n as f64)));
         Some(metrics)
     }
 
@@ -153,8 +161,10 @@ mod tests {
     const UNITS: Units = Units { ticks_per_second: 100.0, page_bytes: 4096.0 };
     const CEILING: Ceiling = Ceiling { cores: 2.0, memory_bytes: 4096.0 * 1000.0 };
 
+    const HELD: Held = Held { resident_pages: 200, n_open_files: Some(7) };
+
     fn stat(pid: u32, started: u64, cpu_ticks: u64) -> Stat {
-        Stat { id: Id { started, pid }, parent: 1, cpu_ticks, n_threads: 3, resident_pages: 100 }
+        Stat { id: Id { started, pid }, parent: 1, cpu_ticks, n_threads: 3 }
     }
 
     /// A group whose clock and processes are the test's.
@@ -184,7 +194,7 @@ mod tests {
 
         fn figures(&mut self, millis: u64) -> Option<Vec<Metric>> {
             self.at += Duration::from_millis(millis);
-            self.group.figures(self.began + self.at, Duration::from_secs(100) + self.at, UNITS, Some(7))
+            self.group.figures(self.began + self.at, Duration::from_secs(100) + self.at, UNITS, HELD)
         }
     }
 

@@ -52,8 +52,9 @@ fn start(tree: &Tree, pid: u32, parent: u32, started: u64, command_line: &str) {
 }
 
 fn run(tree: &Tree, pid: u32, parent: u32, started: u64, ticks: u64) {
-    let text = format!("{pid} (x) S {parent} 1 1 0 -1 0 0 0 0 0 {ticks} 0 0 0 20 0 2 0 {started} 0 1000 0");
+    let text = format!("{pid} (x) S {parent} 1 1 0 -1 0 0 0 0 0 {ticks} 0 0 0 20 0 2 0 {started} 0 0 0");
     tree.write(&format!("proc/{pid}/stat"), &text);
+    tree.write(&format!("proc/{pid}/statm"), "5000 1000 300 1 0 200 0");
 }
 
 fn value(figures: &Figures, service: &str, name: &str) -> Option<f64> {
