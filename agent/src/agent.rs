@@ -23,6 +23,7 @@ use tonic::transport::Uri;
 use crate::log;
 use crate::mapping::Mapping;
 use crate::sources::host::{self, Host};
+use crate::sources::roster::Roster;
 use crate::sources::scrape::{self, Scrape};
 use crate::sources::simulate::Fleet;
 use crate::sources::statsd::{self, Statsd};
@@ -132,6 +133,7 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
 /// Turns readings into numbered reports.
 struct Collector {
     sources: Vec<Box<dyn Source>>,
+    roster: Roster,
     outbox: Arc<Outbox>,
     /// Serves all instances as their reports' number: none reports twice in a round.
     round: u64,
@@ -162,7 +164,7 @@ impl Collector {
             source
         }));
         let (overflow, left_out) = (Trouble::default(), Trouble::default());
-        Ok(Self { sources, outbox, round: 0, warm_up, overflow, left_out, log })
+        Ok(Self { sources, roster: Roster::default(), outbox, round: 0, warm_up, overflow, left_out, log })
     }
 
     async fn run(mut self, interval: Duration, stopping: Arc<Notify>) {
@@ -185,9 +187,9 @@ impl Collector {
         for source in &mut self.sources {
             if leaving { source.leave(&mut round) } else { source.read(&mut round) }
         }
-        self.note_left_out(round.n_left_out() as u64);
-        let mut n_evicted = 0;
-        for (service_name, instance, metrics) in round.into_readings() {
+        let (mut n_evicted, mut n_left_out) = (0, 0);
+        for (service_name, instance, mut metrics) in round.into_readings() {
+            n_left_out += self.roster.fit(&service_name, &instance, &mut metrics);
             n_evicted += self.outbox.push(encode(&MetricReport {
                 service_name,
                 instance,
@@ -198,6 +200,7 @@ impl Collector {
             }));
         }
         self.note_overflow(n_evicted as u64);
+        self.note_left_out(n_left_out as u64);
     }
 
     fn note_left_out(&mut self, n_left_out: u64) {
@@ -206,7 +209,7 @@ impl Collector {
         if n_left_out > 0
             && let Say::First | Say::Again(_) = self.left_out.happened(n_left_out, now)
         {
-            warn!(self.log, "several sources together have more figures of an instance than a report takes";
+            warn!(self.log, "an instance has more figures than the server keeps: those that came first are reported";
                 "left_out" => n_left_out);
         }
     }
