@@ -109,7 +109,7 @@ async fn a_real_exporters_figures_are_what_it_was_given() {
         .filter(|metric| metric.name == "shop_orders_rate" && metric.value > 0.0)
         .map(|metric| metric.value)
         .collect();
-    assert!(rates.len() == 1 && (40.0..70.0).contains(&rates[0]), "{rates:?}");
+    assert!(rates.len() == 1 && (10.0..70.0).contains(&rates[0]), "{rates:?}");
 
     // The exporter goes: its service is not reported any more, and says no goodbye.
     exporter.kill().await.unwrap();
@@ -180,7 +180,7 @@ async fn a_target_that_hangs_delays_no_tick_and_is_reported_again_when_it_answer
     let mut agent = Agent::start(&["--statsd-addr", "off", "--scrape", &format!("web={addr}")]).await;
     let line = agent.line("cannot scrape").await;
     assert!(line.contains("no answer within 900ms"), "{line}");
-    assert!(agent.reports("host/h1").len() >= 3, "the host was reported meanwhile");
+    agent.until("the host", || (agent.reports("host/h1").len() >= 3).then_some(())).await;
     assert!(agent.reports("web/h1").is_empty());
     *answer.lock().unwrap() = ok("requests_total 5\n");
     agent.until_last("web/h1", &[("request_count", 5.0)]).await;
