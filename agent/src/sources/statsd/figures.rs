@@ -91,49 +91,49 @@ impl Figures {
     /// Adds a line, under the name given.
     pub(crate) fn take(&mut self, name: &str, line: &Line<'_>, room: &mut Room) -> Taken {
         match line.kind {
-            Kind::Counter => match find(&mut self.counters, name, 2, &mut self.n_reported, room) {
-                Some(counter) => {
-                    line.numbers().for_each(|number| counter.add(number * line.weight));
-                    Taken::Whole
+            Kind::Counter => {
+                let Some(counter) = find(&mut self.counters, name, 2, &mut self.n_reported, room) else {
+                    return Taken::No;
+                };
+                line.numbers().for_each(|number| counter.add(number * line.weight));
+            }
+            Kind::Gauge => {
+                let Some(gauge) = find(&mut self.gauges, name, 1, &mut self.n_reported, room) else {
+                    return Taken::No;
+                };
+                for change in line.gauge_changes() {
+                    let value = match change {
+                        Change::To(value) => value,
+                        Change::By(step) => *gauge + step,
+                    };
+                    // What is beyond all numbers would stay there.
+                    *gauge = if value.is_finite() { value } else { *gauge };
                 }
-                None => Taken::No,
-            },
-            Kind::Gauge => match find(&mut self.gauges, name, 1, &mut self.n_reported, room) {
-                Some(gauge) => {
-                    for change in line.gauge_changes() {
-                        *gauge = match change {
-                            Change::To(value) => value,
-                            Change::By(step) => *gauge + step,
-                        };
-                    }
-                    Taken::Whole
+            }
+            Kind::Timer => {
+                let Some(timer) = find(&mut self.timers, name, 6, &mut self.n_reported, room) else {
+                    return Taken::No;
+                };
+                // Each is counted, also behind one that found no room.
+                let n_without_room = line.numbers().filter(|value| !timer.add(*value, line.weight, room)).count();
+                if n_without_room > 0 {
+                    return Taken::Partly;
                 }
-                None => Taken::No,
-            },
-            Kind::Timer => match find(&mut self.timers, name, 6, &mut self.n_reported, room) {
-                Some(timer) => {
-                    // Each is counted, also behind one that found no room.
-                    let n_without_room = line.numbers().filter(|value| !timer.add(*value, line.weight, room)).count();
-                    if n_without_room == 0 { Taken::Whole } else { Taken::Partly }
+            }
+            Kind::Set => {
+                let Some(set) = find(&mut self.sets, name, 1, &mut self.n_reported, room) else { return Taken::No };
+                let member = self.members.hash_one(line.member());
+                if set.contains(&member) {
+                    return Taken::Whole;
                 }
-                None => Taken::No,
-            },
-            Kind::Set => match find(&mut self.sets, name, 1, &mut self.n_reported, room) {
-                Some(set) => {
-                    let member = self.members.hash_one(line.member());
-                    if set.contains(&member) {
-                        return Taken::Whole;
-                    }
-                    if set.len() == MAX_MEMBERS || room.values == 0 {
-                        return Taken::Partly;
-                    }
-                    room.values -= 1;
-                    set.insert(member);
-                    Taken::Whole
+                if set.len() == MAX_MEMBERS || room.values == 0 {
+                    return Taken::Partly;
                 }
-                None => Taken::No,
-            },
+                room.values -= 1;
+                set.insert(member);
+            }
         }
+        Taken::Whole
     }
 
     /// The metrics of a tick, `elapsed` after the last one.
@@ -179,8 +179,11 @@ fn find<'a, T: Default>(
 
 impl Counter {
     fn add(&mut self, value: f64) {
-        self.total += value;
-        self.recent += value;
+        // What is beyond all numbers would stay there.
+        if (self.total + value).is_finite() && (self.recent + value).is_finite() {
+            self.total += value;
+            self.recent += value;
+        }
     }
 
     fn tick(&mut self, name: &str, elapsed: Duration, metrics: &mut Vec<Metric>) {
@@ -280,6 +283,15 @@ mod tests {
         service.send("a:3|g a:+4|g a:-2|g b:-2|g");
         assert_eq!(service.tick(SECOND), "a=5 b=-2");
         assert_eq!(service.tick(SECOND), "a=5 b=-2");
+    }
+
+    #[test]
+    fn a_value_beyond_all_numbers_does_no_lasting_harm() {
+        let mut service = Service::new();
+        service.send("a:1e308|c a:1e308|c a:1e308|c|@0.001 b:1e308|g b:+1e308|g");
+        service.tick(SECOND);
+        service.send("a:-1e308|c b:2|g");
+        assert_eq!(service.tick(SECOND), format!("b=2 a_count=0 a_rate={}", -1e308));
     }
 
     #[test]
