@@ -26,6 +26,7 @@ use crate::mapping::Mapping;
 use crate::sources::accounts::OwnAccounts;
 use crate::sources::host::{self, Host};
 use crate::sources::process::{Processes, Watch};
+use crate::sources::roster::Roster;
 use crate::sources::scrape::{self, Scrape};
 use crate::sources::simulate::Fleet;
 use crate::sources::statsd::{self, Statsd};
@@ -146,6 +147,7 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
 /// Turns readings into numbered reports.
 struct Collector {
     sources: Vec<Box<dyn Source>>,
+    roster: Roster,
     outbox: Arc<Outbox>,
     /// Serves all instances as their reports' number: none reports twice in a round.
     round: u64,
@@ -180,7 +182,7 @@ impl Collector {
             source
         }));
         let (overflow, left_out) = (Overflow::new(log.clone()), Trouble::default());
-        Ok(Self { sources, outbox, round: 0, warm_up, overflow, left_out, log })
+        Ok(Self { sources, roster: Roster::default(), outbox, round: 0, warm_up, overflow, left_out, log })
     }
 
     async fn run(mut self, interval: Duration, stopping: Arc<Notify>) {
@@ -203,8 +205,10 @@ impl Collector {
         for source in &mut self.sources {
             if leaving { source.leave(&mut round) } else { source.read(&mut round) }
         }
-        self.note_left_out(round.n_left_out() as u64);
-        let report = |(service_name, instance, metrics)| {
+        let mut n_left_out = 0;
+        let roster = &mut self.roster;
+        let report = |(service_name, instance, mut metrics): (String, String, Vec<_>)| {
+            n_left_out += roster.fit(&service_name, &instance, &mut metrics);
             encode(&MetricReport {
                 service_name,
                 instance,
@@ -216,6 +220,7 @@ impl Collector {
         };
         let n_evicted = self.outbox.push_all(round.into_readings().map(report));
         self.overflow.note(n_evicted, &self.outbox);
+        self.note_left_out(n_left_out as u64);
     }
 
     fn note_left_out(&mut self, n_left_out: u64) {
@@ -224,7 +229,7 @@ impl Collector {
         if n_left_out > 0
             && let Say::First | Say::Again(_) = self.left_out.happened(n_left_out, now)
         {
-            warn!(self.log, "several sources together have more figures of an instance than a report takes";
+            warn!(self.log, "an instance has more figures than the server keeps: those that came first are reported";
                 "left_out" => n_left_out);
         }
     }

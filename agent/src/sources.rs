@@ -10,6 +10,7 @@ mod disk;
 pub mod host;
 mod network;
 pub mod process;
+pub mod roster;
 pub mod scrape;
 pub mod simulate;
 pub mod statsd;
@@ -20,7 +21,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
-use gopherwatch_proto::MAX_METRICS;
 use gopherwatch_proto::v1::Metric;
 
 /// One kind of source.
@@ -39,23 +39,13 @@ pub trait Source: Send {
 #[derive(Debug, Default)]
 pub struct Round {
     readings: BTreeMap<(String, String), Vec<Metric>>,
-    n_left_out: usize,
 }
 
 impl Round {
-    /// Adds to what is known of this instance. That it is there is news, even without a figure. What is more than the
-    /// server takes of an instance is left out: it would refuse the whole report.
+    /// Adds to what is known of this instance. That it is there is news, even without a figure.
     pub fn add(&mut self, service: &str, instance: &str, metrics: impl IntoIterator<Item = Metric>) {
         let key = (service.to_owned(), instance.to_owned());
-        let reading = self.readings.entry(key).or_default();
-        reading.extend(metrics.into_iter().filter(|metric| metric.value.is_finite()));
-        self.n_left_out += reading.len().saturating_sub(MAX_METRICS);
-        reading.truncate(MAX_METRICS);
-    }
-
-    /// How many figures were left out.
-    pub fn n_left_out(&self) -> usize {
-        self.n_left_out
+        self.readings.entry(key).or_default().extend(metrics.into_iter().filter(|metric| metric.value.is_finite()));
     }
 
     /// Everything found, by service and instance.
@@ -89,17 +79,5 @@ mod tests {
     fn a_share_of_nothing_is_zero() {
         assert_eq!(percent(0, 0), 0.0);
         assert_eq!(percent(1, 4), 25.0);
-    }
-
-    #[test]
-    fn what_several_sources_say_of_an_instance_is_one_report_that_the_server_takes() {
-        let mut round = Round::default();
-        round.add("web", "a", [metric("cpu_percent", 1.0), metric("nothing", f64::NAN)]);
-        round.add("web", "a", (0..300).map(|n| metric(format!("m{n}"), 0.0)));
-        assert_eq!(round.n_left_out(), 45);
-        let readings: Vec<_> = round.into_readings().collect();
-        assert_eq!(readings.len(), 1);
-        assert_eq!(readings[0].2.len(), MAX_METRICS);
-        assert_eq!(readings[0].2[1].name, "m0");
     }
 }

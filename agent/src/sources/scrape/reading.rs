@@ -10,7 +10,7 @@
 //! A count is what the target says at first, and grows by what its series grow from then on: it does not fall when one of
 //! them goes away or the target begins anew. Values that are no finite numbers are passed over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use gopherwatch_client::mapping::{counter_stem, valid_name};
@@ -34,6 +34,9 @@ pub(crate) struct Memory {
     series: Series,
     /// Counts by the name that they are reported under.
     totals: HashMap<String, f64>,
+    /// Figures that have their place among the metrics of a report.
+    placed: HashSet<String>,
+    n_metrics: usize,
 }
 
 /// One scrape.
@@ -213,8 +216,14 @@ impl<'a> Reading<'a> {
     /// The metrics, `elapsed` after the scrape before this one.
     pub(crate) fn end(self, elapsed: Option<Duration>) -> Outcome {
         let Self { memory, figures, malformed, mut beyond, .. } = self;
+        // Behind the well-known ones, the target's order.
+        let (first, others): (Vec<_>, Vec<_>) = figures.iter().partition(|figure| figure.is_well_known());
+        beyond += first.into_iter().chain(others).filter(|figure| !memory.has_place(figure)).count() as u64;
         let mut metrics = Vec::new();
         for Figure { name, value } in figures {
+            if !memory.placed.contains(&name) {
+                continue;
+            }
             match value {
                 Value::Gauge(value) => metrics.push(metric(name, value)),
                 Value::Count(count) => memory.count(&name, count, elapsed, &mut metrics),
@@ -233,12 +242,6 @@ impl<'a> Reading<'a> {
                 }
             }
         }
-        if metrics.len() > MAX_METRICS {
-            // A stable sort: behind the well-known ones the target's order stays.
-            metrics.sort_by_key(|metric| !WELL_KNOWN_METRICS.contains(&metric.name.as_str()));
-            beyond += (metrics.len() - MAX_METRICS) as u64;
-            metrics.truncate(MAX_METRICS);
-        }
         Outcome { metrics, malformed, beyond }
     }
 }
@@ -250,7 +253,39 @@ impl Count {
     }
 }
 
+impl Figure {
+    fn is_well_known(&self) -> bool {
+        let is_one = |name: &str| WELL_KNOWN_METRICS.contains(&name);
+        match self.value {
+            Value::Gauge(_) => is_one(&self.name),
+            Value::Count(_) | Value::Spread { .. } => is_one(&format!("{}_count", self.name)),
+        }
+    }
+
+    /// How many metrics it is at most: a first scrape has no rates and no percentiles yet.
+    fn n_metrics(&self) -> usize {
+        match &self.value {
+            Value::Gauge(_) => 1,
+            Value::Count(_) => 2,
+            Value::Spread { quantiles, .. } if !quantiles.is_empty() => quantiles.len() + 2,
+            Value::Spread { .. } => 5,
+        }
+    }
+}
+
 impl Memory {
+    /// Whether the figure has a place; it gets one, for good, if there is room for all that it may become.
+    fn has_place(&mut self, figure: &Figure) -> bool {
+        if self.placed.contains(&figure.name) {
+            return true;
+        }
+        if self.n_metrics + figure.n_metrics() > MAX_METRICS {
+            return false;
+        }
+        self.n_metrics += figure.n_metrics();
+        self.placed.insert(figure.name.clone())
+    }
+
     fn count(&mut self, name: &str, count: Count, elapsed: Option<Duration>, metrics: &mut Vec<Metric>) {
         let total = if let Some(total) = self.totals.get_mut(name) {
             *total += count.grew;
@@ -457,8 +492,22 @@ mod tests {
         text += "cpu_percent 50\n";
         let outcome = Target::new().outcome(&text);
         assert_eq!((outcome.metrics.len(), outcome.beyond), (MAX_METRICS, 45));
-        assert_eq!(outcome.metrics[0].name, "cpu_percent");
-        assert_eq!(outcome.metrics[1].name, "m0");
+        assert_eq!(outcome.metrics[0].name, "m0");
+        assert_eq!(outcome.metrics[MAX_METRICS - 1].name, "cpu_percent");
+    }
+
+    /// A first scrape has no rates: with 256 totals there would be no place for them later.
+    #[test]
+    fn rates_and_percentiles_have_their_place_from_the_first_scrape_on() {
+        let mut target = Target::new();
+        let text: String = (0..200).map(|n| format!("m{n}_total {n}\n")).collect();
+        let names = |outcome: &Outcome| outcome.metrics.iter().map(|it| it.name.clone()).collect::<HashSet<_>>();
+        let mut all = names(&target.outcome(&text));
+        assert_eq!(all.len(), 128);
+        all.extend(names(&target.outcome(&text)));
+        all.extend(names(&target.outcome(&format!("new 1\n{text}"))));
+        assert_eq!(all.len(), MAX_METRICS);
+        assert!(all.contains("m127_rate") && !all.contains("new"));
     }
 
     #[test]

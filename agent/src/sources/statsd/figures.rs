@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gopherwatch_proto::MAX_METRICS;
 use gopherwatch_proto::v1::Metric;
@@ -28,10 +28,10 @@ const MAX_MEMBERS: usize = 4_096;
 /// The figures of one instance of a service.
 #[derive(Debug)]
 pub(crate) struct Figures {
-    timers: BTreeMap<String, Entry<Timer>>,
-    sets: BTreeMap<String, Entry<HashSet<u64>>>,
-    gauges: BTreeMap<String, Entry<f64>>,
-    counters: BTreeMap<String, Entry<Counter>>,
+    timers: BTreeMap<String, Timer>,
+    sets: BTreeMap<String, HashSet<u64>>,
+    gauges: BTreeMap<String, f64>,
+    counters: BTreeMap<String, Counter>,
     /// How many metrics of a report these are.
     n_reported: usize,
     members: RandomState,
@@ -44,12 +44,6 @@ pub(crate) struct Room {
     pub(crate) names: usize,
     /// Timers' values and sets' members, until the tick.
     pub(crate) values: usize,
-}
-
-#[derive(Debug)]
-struct Entry<T> {
-    figure: T,
-    heard: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -95,78 +89,69 @@ impl Figures {
     }
 
     /// Adds a line, under the name given.
-    pub(crate) fn take(&mut self, name: &str, line: &Line<'_>, room: &mut Room, now: Instant) -> Taken {
+    pub(crate) fn take(&mut self, name: &str, line: &Line<'_>, room: &mut Room) -> Taken {
         match line.kind {
-            Kind::Counter => match find(&mut self.counters, name, 2, &mut self.n_reported, room, now) {
-                Some(counter) => {
-                    line.numbers().for_each(|number| counter.add(number * line.weight));
-                    Taken::Whole
+            Kind::Counter => {
+                let Some(counter) = find(&mut self.counters, name, 2, &mut self.n_reported, room) else {
+                    return Taken::No;
+                };
+                line.numbers().for_each(|number| counter.add(number * line.weight));
+            }
+            Kind::Gauge => {
+                let Some(gauge) = find(&mut self.gauges, name, 1, &mut self.n_reported, room) else {
+                    return Taken::No;
+                };
+                for change in line.gauge_changes() {
+                    let value = match change {
+                        Change::To(value) => value,
+                        Change::By(step) => *gauge + step,
+                    };
+                    // What is beyond all numbers would stay there.
+                    *gauge = if value.is_finite() { value } else { *gauge };
                 }
-                None => Taken::No,
-            },
-            Kind::Gauge => match find(&mut self.gauges, name, 1, &mut self.n_reported, room, now) {
-                Some(gauge) => {
-                    for change in line.gauge_changes() {
-                        *gauge = match change {
-                            Change::To(value) => value,
-                            Change::By(step) => *gauge + step,
-                        };
-                    }
-                    Taken::Whole
+            }
+            Kind::Timer => {
+                let Some(timer) = find(&mut self.timers, name, 6, &mut self.n_reported, room) else {
+                    return Taken::No;
+                };
+                // Each is counted, also behind one that found no room.
+                let n_without_room = line.numbers().filter(|value| !timer.add(*value, line.weight, room)).count();
+                if n_without_room > 0 {
+                    return Taken::Partly;
                 }
-                None => Taken::No,
-            },
-            Kind::Timer => match find(&mut self.timers, name, 6, &mut self.n_reported, room, now) {
-                Some(timer) => {
-                    // Each is counted, also behind one that found no room.
-                    let n_without_room = line.numbers().filter(|value| !timer.add(*value, line.weight, room)).count();
-                    if n_without_room == 0 { Taken::Whole } else { Taken::Partly }
+            }
+            Kind::Set => {
+                let Some(set) = find(&mut self.sets, name, 1, &mut self.n_reported, room) else { return Taken::No };
+                let member = self.members.hash_one(line.member());
+                if set.contains(&member) {
+                    return Taken::Whole;
                 }
-                None => Taken::No,
-            },
-            Kind::Set => match find(&mut self.sets, name, 1, &mut self.n_reported, room, now) {
-                Some(set) => {
-                    let member = self.members.hash_one(line.member());
-                    if set.contains(&member) {
-                        return Taken::Whole;
-                    }
-                    if set.len() == MAX_MEMBERS || room.values == 0 {
-                        return Taken::Partly;
-                    }
-                    room.values -= 1;
-                    set.insert(member);
-                    Taken::Whole
+                if set.len() == MAX_MEMBERS || room.values == 0 {
+                    return Taken::Partly;
                 }
-                None => Taken::No,
-            },
+                room.values -= 1;
+                set.insert(member);
+            }
         }
-    }
-
-    /// Forgets what was not heard since then, to make room.
-    pub(crate) fn forget(&mut self, heard_since: Instant) {
-        self.timers.retain(|_, entry| entry.heard >= heard_since);
-        self.sets.retain(|_, entry| entry.heard >= heard_since);
-        self.gauges.retain(|_, entry| entry.heard >= heard_since);
-        self.counters.retain(|_, entry| entry.heard >= heard_since);
-        self.n_reported = 6 * self.timers.len() + self.sets.len() + self.gauges.len() + 2 * self.counters.len();
+        Taken::Whole
     }
 
     /// The metrics of a tick, `elapsed` after the last one.
     pub(crate) fn tick(&mut self, elapsed: Duration) -> Vec<Metric> {
         let mut metrics = Vec::with_capacity(self.n_reported);
         // Of metrics of one name the server takes the last: what a plain counter says comes after a timer's count.
-        for (name, Entry { figure: timer, .. }) in &mut self.timers {
+        for (name, timer) in &mut self.timers {
             timer.tick(name, elapsed, &mut metrics);
         }
-        for (name, Entry { figure: set, .. }) in &mut self.sets {
+        for (name, set) in &mut self.sets {
             metrics.push(metric(format!("{name}_unique"), set.len() as f64));
             // Not `clear`: the memory of the largest tick would be kept.
             *set = HashSet::new();
         }
-        for (name, Entry { figure: gauge, .. }) in &self.gauges {
+        for (name, gauge) in &self.gauges {
             metrics.push(metric(name, *gauge));
         }
-        for (name, Entry { figure: counter, .. }) in &mut self.counters {
+        for (name, counter) in &mut self.counters {
             counter.tick(name, elapsed, &mut metrics);
         }
         metrics
@@ -175,12 +160,11 @@ impl Figures {
 
 /// The figure of that name, a new one if there is room for `n_metrics` more.
 fn find<'a, T: Default>(
-    entries: &'a mut BTreeMap<String, Entry<T>>,
+    entries: &'a mut BTreeMap<String, T>,
     name: &str,
     n_metrics: usize,
     n_reported: &mut usize,
     room: &mut Room,
-    now: Instant,
 ) -> Option<&'a mut T> {
     if !entries.contains_key(name) {
         if room.names == 0 || *n_reported + n_metrics > MAX_METRICS {
@@ -188,17 +172,18 @@ fn find<'a, T: Default>(
         }
         room.names -= 1;
         *n_reported += n_metrics;
-        entries.insert(name.to_owned(), Entry { figure: T::default(), heard: now });
+        entries.insert(name.to_owned(), T::default());
     }
-    let entry = entries.get_mut(name)?;
-    entry.heard = now;
-    Some(&mut entry.figure)
+    entries.get_mut(name)
 }
 
 impl Counter {
     fn add(&mut self, value: f64) {
-        self.total += value;
-        self.recent += value;
+        // What is beyond all numbers would stay there.
+        if (self.total + value).is_finite() && (self.recent + value).is_finite() {
+            self.total += value;
+            self.recent += value;
+        }
     }
 
     fn tick(&mut self, name: &str, elapsed: Duration, metrics: &mut Vec<Metric>) {
@@ -271,7 +256,7 @@ mod tests {
             let mut last = Taken::Whole;
             for text in lines.split_whitespace() {
                 let Parsed::Figures(line) = parse(text.as_bytes()) else { panic!("{text}") };
-                last = self.0.take(line.name, &line, &mut self.1, Instant::now());
+                last = self.0.take(line.name, &line, &mut self.1);
             }
             last
         }
@@ -298,6 +283,15 @@ mod tests {
         service.send("a:3|g a:+4|g a:-2|g b:-2|g");
         assert_eq!(service.tick(SECOND), "a=5 b=-2");
         assert_eq!(service.tick(SECOND), "a=5 b=-2");
+    }
+
+    #[test]
+    fn a_value_beyond_all_numbers_does_no_lasting_harm() {
+        let mut service = Service::new();
+        service.send("a:1e308|c a:1e308|c a:1e308|c|@0.001 b:1e308|g b:+1e308|g");
+        service.tick(SECOND);
+        service.send("a:-1e308|c b:2|g");
+        assert_eq!(service.tick(SECOND), format!("b=2 a_count=0 a_rate={}", -1e308));
     }
 
     #[test]
@@ -342,9 +336,6 @@ mod tests {
         assert_eq!(taken("ms", &mut service), 42);
         assert_eq!(taken("c", &mut service), 2);
         assert_eq!(service.0.tick(SECOND).len(), MAX_METRICS);
-        service.0.forget(Instant::now());
-        assert_eq!(service.0.n_names(), 0);
-        assert_eq!(taken("g", &mut service), MAX_METRICS);
     }
 
     #[test]

@@ -51,8 +51,6 @@ struct Subject {
     figures: Figures,
     names: Names,
     heard: Instant,
-    /// Whether room was sought among its names since the last tick: once is enough.
-    was_tidied: bool,
 }
 
 impl Intake {
@@ -87,15 +85,7 @@ impl Intake {
         subject.heard = now;
         let Some(name) = subject.names.name(&name) else { return Some(Taken::Whole) };
         let name = if line.kind == Kind::Counter { counter_stem(name) } else { name };
-        let mut taken = subject.figures.take(name, line, &mut self.room, now);
-        if taken == Taken::No && !subject.was_tidied {
-            subject.was_tidied = true;
-            let n_names = subject.figures.n_names();
-            now.checked_sub(KEPT).into_iter().for_each(|since| subject.figures.forget(since));
-            self.room.names += n_names - subject.figures.n_names();
-            taken = subject.figures.take(name, line, &mut self.room, now);
-        }
-        Some(taken)
+        Some(subject.figures.take(name, line, &mut self.room))
     }
 
     fn malformed(&mut self, line: &[u8]) {
@@ -116,7 +106,6 @@ impl Intake {
                 if now.duration_since(subject.heard) > KEPT {
                     return false;
                 }
-                subject.was_tidied = false;
                 round.add(service, instance, subject.figures.tick(elapsed));
                 true
             });
@@ -141,7 +130,7 @@ fn find<'a>(
         if services.values().map(HashMap::len).sum::<usize>() >= MAX_INSTANCES {
             return None;
         }
-        let subject = Subject { figures: Figures::new(), names: mapping.of(service), heard: now, was_tidied: false };
+        let subject = Subject { figures: Figures::new(), names: mapping.of(service), heard: now };
         services.entry(service.to_owned()).or_default().insert(instance.to_owned(), subject);
     }
     services.get_mut(service)?.get_mut(instance)
@@ -227,18 +216,5 @@ mod tests {
         assert_eq!(readings.len(), MAX_INSTANCES);
         assert!(problems.beyond > 900_000, "{problems:?}");
         assert_eq!(sender.intake.room.names, 0);
-    }
-
-    #[test]
-    fn names_not_heard_for_long_make_room_for_new_ones() {
-        let mut sender = Sender::new();
-        for n in 0..256 {
-            sender.send(&format!("old{n}:1|g"));
-        }
-        assert_eq!(sender.tick(200).1.beyond, 0);
-        assert_eq!(sender.send("old0:2|g\nnew:1|g").tick(150).1.beyond, 1);
-        let (readings, problems) = sender.send("new:1|g").tick(1);
-        assert_eq!(problems.beyond, 0);
-        assert_eq!(readings, ["host/h1 new=1 old0=2"]);
     }
 }
