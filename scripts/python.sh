@@ -12,6 +12,7 @@ python=$folder/bin/python
 mkdir -p "$(dirname "$folder")"
 exec 9>"$folder.lock"
 flock 9
+python3 -c 'import ensurepip, venv' 2>/dev/null || scripts/need.sh python3-with-venv:python3-venv python3-with-venv:python3
 if ! cmp -s "$requirements" "$folder/requirements.txt"; then
     rm -rf "$folder"
     python3 -m venv "$folder" >&2 || {

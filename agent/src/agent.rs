@@ -15,6 +15,7 @@ use gopherwatch_client::token::Token;
 use gopherwatch_client::trouble::{Say, Trouble};
 use gopherwatch_client::{clock, send};
 use gopherwatch_proto::v1::MetricReport;
+use sd_notify::{NotifyState, notify, watchdog_enabled};
 use slog::{Logger, info, o, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -32,6 +33,8 @@ use crate::sources::simulate::Fleet;
 use crate::sources::statsd::{self, Statsd};
 use crate::sources::{Round, Source};
 
+/// A service manager that hears nothing for its `WatchdogSec=` starts the agent anew.
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(5);
 /// How long a stop may wait for the last receipt.
 const STOP_WAIT: Duration = Duration::from_secs(3);
 
@@ -121,11 +124,20 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
     let mut collector = tokio::spawn(collector.run(interval, Arc::clone(&stopping)));
     let mut sender = tokio::spawn(send::run(delivery, Arc::clone(&outbox), log.new(o!())));
 
-    let name = tokio::select! {
-        name = stop.next() => name,
-        _ = &mut collector => return Err(Error::Ended("collector")),
-        _ = &mut sender => return Err(Error::Ended("sender")),
+    // systemd, where there is one: that it does not hear is no reason not to report.
+    let _ = notify(&[NotifyState::Ready]);
+    let mut signs_of_life = interval_at(Instant::now(), SIGN_OF_LIFE_EVERY);
+    let name = loop {
+        tokio::select! {
+            name = stop.next() => break name,
+            _ = &mut collector => return Err(Error::Ended("collector")),
+            _ = &mut sender => return Err(Error::Ended("sender")),
+            _ = signs_of_life.tick() => if watchdog_enabled().is_some() {
+                let _ = notify(&[NotifyState::Watchdog]);
+            },
+        }
     };
+    let _ = notify(&[NotifyState::Stopping]);
     info!(log, "stopping"; "signal" => name, outbox.accounts());
     stopping.notify_one();
     tokio::select! {

@@ -28,6 +28,8 @@ pub enum Task {
     Run(agent::Options),
     /// Send one report.
     Send(once::Options),
+    /// See whether an agent with these options could do its work.
+    Doctor(agent::Options),
 }
 
 /// Reports this host's CPU, memory, swap, disk, network, load, processes and uptime to a GopherWatch server.
@@ -55,7 +57,7 @@ struct Cli {
     interval: Duration,
 
     /// Keep what is not receipted in this directory instead of in memory, so that it survives a killed agent
-    #[arg(long, env = "GOPHERWATCH_SPOOL_DIR", value_name = "DIR", value_parser = directory)]
+    #[arg(long, env = "GOPHERWATCH_SPOOL_DIR", global = true, value_name = "DIR", value_parser = directory)]
     spool_dir: Option<PathBuf>,
 
     /// How much may wait to be receipted; the oldest is dropped first [default: 64MiB in memory, 256MiB on disk]
@@ -69,23 +71,23 @@ struct Cli {
     /// Report a service on this host by its processes: those whose command line matches the regular expression PATTERN,
     /// or, as SERVICE=pid:FILE, the one in a pid file and all that it started. Once for each service; in the variable
     /// one a line. Linux only
-    #[arg(long, env = "GOPHERWATCH_PROCESS", value_name = "SERVICE=PATTERN", value_delimiter = '\n', value_parser = process)]
+    #[arg(long, env = "GOPHERWATCH_PROCESS", global = true, value_name = "SERVICE=PATTERN", value_delimiter = '\n', value_parser = process)]
     process: Vec<Watch>,
 
     /// Where to take StatsD by UDP, or off
-    #[arg(long, env = "GOPHERWATCH_STATSD_ADDR", value_name = "ADDR", default_value = "127.0.0.1:8125", value_parser = listen)]
+    #[arg(long, env = "GOPHERWATCH_STATSD_ADDR", global = true, value_name = "ADDR", default_value = "127.0.0.1:8125", value_parser = listen)]
     statsd_addr: Listen,
 
     /// Where to take StatsD through a Unix datagram socket
-    #[arg(long, env = "GOPHERWATCH_STATSD_SOCKET", value_name = "PATH", conflicts_with = "simulate")]
+    #[arg(long, env = "GOPHERWATCH_STATSD_SOCKET", global = true, value_name = "PATH")]
     statsd_socket: Option<PathBuf>,
 
     /// Report a service by its metrics in Prometheus' text format; repeat it for more of them
-    #[arg(long, env = "GOPHERWATCH_SCRAPE", value_name = "SERVICE=URL", conflicts_with = "simulate", value_delimiter = ' ', value_parser = scraped)]
+    #[arg(long, env = "GOPHERWATCH_SCRAPE", global = true, value_name = "SERVICE=URL", value_delimiter = ' ', value_parser = scraped)]
     scrape: Vec<(String, Uri)>,
 
     /// What figures from StatsD and of scraped services are to be called, and which are wanted
-    #[arg(long, env = "GOPHERWATCH_MAPPING", value_name = "FILE", value_parser = mapping_file)]
+    #[arg(long, env = "GOPHERWATCH_MAPPING", global = true, value_name = "FILE", value_parser = mapping_file)]
     mapping: Option<Mapping>,
 
     /// Report N invented services (checkout, payments, ...) instead of this host
@@ -116,6 +118,8 @@ enum Listen {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check address, token, clock, permissions and sources for an agent with the same options, and say what to do
+    Doctor,
     /// Send one report of a --service, and print its receipt and how long it took to be durable
     #[command(override_usage = "gopherwatch-agent send --service NAME [OPTIONS] METRIC=VALUE...")]
     Send {
@@ -145,7 +149,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
                 metrics,
             }))
         }
-        None => {
+        ref command => {
+            let is_doctor = matches!(command, Some(Command::Doctor));
             let buffer = buffer_options(&cli);
             let host = host_name();
             if let Some(message) = clash(&cli, &host) {
@@ -156,7 +161,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
                 None => agent::Subject::Host { service: cli.service.unwrap_or_else(|| host.clone()) },
             };
             let instance = cli.instance.unwrap_or(host);
-            Ok(Task::Run(agent::Options {
+            let options = agent::Options {
                 server: cli.server,
                 token: cli.token_file,
                 subject,
@@ -174,7 +179,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
                 interval: cli.interval,
                 buffer,
                 log: log::Options { format: cli.log_format, level: cli.log_level },
-            }))
+            };
+            Ok(if is_doctor { Task::Doctor(options) } else { Task::Run(options) })
         }
     }
 }
@@ -247,12 +253,17 @@ fn refusal(kind: ErrorKind, message: &str) -> clap::Error {
 /// Why these processes cannot be reported beside each other and the rest: figures of two things under one name would be
 /// neither's.
 fn clash(cli: &Cli, host: &str) -> Option<String> {
+    let real = [
+        ("--process", !cli.process.is_empty()),
+        ("--statsd-socket", cli.statsd_socket.is_some()),
+        ("--scrape", !cli.scrape.is_empty()),
+    ];
+    if let Some((flag, _)) = real.iter().find(|(_, is_given)| cli.simulate.is_some() && *is_given) {
+        return Some(format!("{flag} reports what there is on this host, --simulate invents: leave one of them out"));
+    }
     let first = cli.process.first()?;
     if !cfg!(target_os = "linux") {
         return Some(format!("--process {}=... reads /proc, which only Linux has", first.service));
-    }
-    if cli.simulate.is_some() {
-        return Some("--process reports what runs on this host, --simulate invents: leave one of them out".into());
     }
     let own = cli.service.as_deref().unwrap_or(host);
     cli.process.iter().enumerate().find_map(|(idx, Watch { service, .. })| {

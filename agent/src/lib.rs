@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod args;
+pub mod doctor;
 pub mod log;
 pub mod mapping;
 pub mod once;

@@ -1,11 +1,12 @@
 //! The program: arguments, logger, run, exit code.
 //!
-//! Exit codes: 0 clean, 64 wrong usage, 1 could not start (for `send`: not accepted).
+//! Exit codes: 0 clean, 64 wrong usage, 1 could not start (for `send`: not accepted; for `doctor`: not
+//! able to work).
 
 use std::process::ExitCode;
 
 use gopherwatch_agent::args::{self, Task};
-use gopherwatch_agent::{agent, log, once};
+use gopherwatch_agent::{agent, doctor, log, once};
 use gopherwatch_client::error::chain;
 use slog::crit;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             Ok(outcome) => say(&outcome),
             Err(err) => complain(&chain(&err)),
         },
+        Task::Doctor(options) => examined(&runtime.block_on(doctor::run(&options))),
         Task::Run(options) => {
             let (log, flush_at_exit) = log::build(&options.log);
             let code = match runtime.block_on(agent::run(options, log.clone())) {
@@ -55,6 +57,12 @@ fn say(outcome: &once::Outcome) -> ExitCode {
         eprintln!("the server refused the report; its log says why (\"refused a report\")");
         ExitCode::FAILURE
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the report is what `doctor` is for")]
+fn examined(report: &doctor::Report) -> ExitCode {
+    println!("{report}");
+    if report.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[expect(clippy::print_stderr, reason = "there is no logger to say it")]

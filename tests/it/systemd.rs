@@ -1,6 +1,11 @@
 //! As a service of systemd: what it is told of the server's life, and the units that come with the programs.
 
-use std::{fs, os::unix::net::UnixDatagram, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use crate::support::{
     server::Setup,
@@ -39,6 +44,27 @@ fn systemd_hears_that_it_is_ready_lives_and_stops() {
     assert!(!manager.heard.contains("STOPPING=1"));
     assert_eq!(server.stop(), 0);
     manager.hears("STOPPING=1");
+}
+
+#[test]
+fn systemd_hears_of_the_agent_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut manager = Manager { socket, heard: String::new() };
+    let program = Path::new(env!("CARGO_BIN_EXE_gopherwatch-server")).with_file_name("gopherwatch-agent");
+    let mut agent = Command::new(program)
+        .args(["--statsd-addr", "off"])
+        .envs([("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "30000000")])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    manager.hears("READY=1");
+    manager.hears("WATCHDOG=1");
+    Command::new("kill").args(["-TERM", &agent.id().to_string()]).status().unwrap();
+    manager.hears("STOPPING=1");
+    assert!(agent.wait().unwrap().success());
 }
 
 #[test]

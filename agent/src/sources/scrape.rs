@@ -101,6 +101,13 @@ impl Drop for Scrape {
     }
 }
 
+/// How many samples this target has to give.
+pub(crate) async fn n_samples(target: &Target) -> Result<usize, fetch::Error> {
+    let body = fetch::fetch(&target.url).await?;
+    let is_sample = |line: &str| matches!(text::parse(line), Ok(Some(text::Line::Sample(_))));
+    Ok(String::from_utf8_lossy(&body).lines().filter(|line| is_sample(line)).count())
+}
+
 fn lock(found: &Mutex<Found>) -> MutexGuard<'_, Found> {
     found.lock().expect("nothing panics while it holds this lock")
 }

@@ -14,7 +14,7 @@ pub struct Watch {
     pub service: String,
     pub(super) by: By,
     /// As it was written.
-    pub(super) pattern: String,
+    pub(crate) pattern: String,
 }
 
 #[derive(Debug, Clone)]

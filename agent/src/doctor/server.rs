@@ -1,0 +1,164 @@
+//! The way to the server: its name, its port, whether it is one of ours, whether it lets this agent in, and its clock.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant, SystemTime},
+};
+
+use gopherwatch_client::{error::chain, send};
+use gopherwatch_proto::v1::Summary;
+use jiff::fmt::rfc2822::DateTimeParser;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tonic::{Code, Response, Status};
+
+use super::Finding;
+use crate::agent::Options;
+
+/// For each step.
+const WAIT: Duration = Duration::from_secs(5);
+/// The server's date has no fractions of a second.
+const MAX_SKEW: Duration = Duration::from_secs(2);
+
+pub(super) async fn look(options: &Options) -> Vec<Finding> {
+    let (host, port) = (options.server.host().unwrap_or_default(), options.server.port_u16().unwrap_or_default());
+    let host = host.trim_matches(['[', ']']);
+    let mut findings = Vec::new();
+    let addrs: Vec<SocketAddr> = match timeout(WAIT, lookup_host((host, port))).await {
+        Ok(Ok(addrs)) => addrs.collect(),
+        Ok(Err(err)) => {
+            let advice =
+                format!("is the name in --server right? `getent hosts {host}` says what this host knows of it");
+            findings.push(Finding::broken("address", format!("{host} has no address: {err}"), advice));
+            return findings;
+        }
+        Err(_) => {
+            let says = format!("no answer for {host} within {WAIT:?}");
+            findings.push(Finding::broken(
+                "address",
+                says,
+                "this host's name server does not answer: see /etc/resolv.conf",
+            ));
+            return findings;
+        }
+    };
+    let shown: Vec<_> = addrs.iter().map(|addr| addr.ip().to_string()).collect();
+    findings.push(Finding::fine("address", format!("{host} is {}", shown.join(", "))));
+    for addr in &addrs {
+        match reach(*addr).await {
+            Ok(()) => {}
+            Err(finding) => {
+                findings.push(finding);
+                if addrs.len() == 1 {
+                    return findings;
+                }
+            }
+        }
+    }
+    findings.extend(talk(options).await);
+    findings
+}
+
+/// Whether anything listens there.
+async fn reach(addr: SocketAddr) -> Result<(), Finding> {
+    let broken = |says, advice: &str| Err(Finding::broken("port", says, advice));
+    match timeout(WAIT, TcpStream::connect(addr)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(err)) => broken(
+            format!("{addr}: {err}"),
+            "is gopherwatch-server running there, with a --grpc-addr that this host can reach?",
+        ),
+        Err(_) => broken(
+            format!("{addr} does not answer within {WAIT:?}"),
+            "a firewall may be between: it must let this port through",
+        ),
+    }
+}
+
+/// A stream without reports: the receipt counts nothing, and says all that there is to know.
+async fn talk(options: &Options) -> Vec<Finding> {
+    let began = Instant::now();
+    let channel = match timeout(WAIT, send::endpoint(options.server.clone()).connect()).await {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(err)) => return vec![not_ours(&chain(&err))],
+        Err(_) => return vec![not_ours(&format!("no answer within {WAIT:?}"))],
+    };
+    let service_id = "doctor".parse().expect("printable ASCII");
+    let request = match send::request(tokio_stream::empty(), service_id, 0, options.token.as_ref()) {
+        Ok(request) => request,
+        Err(err) => return vec![Finding::broken("token", chain(&err), "put the server's agent token there")],
+    };
+    match timeout(WAIT, send::call(channel, request)).await {
+        Ok(Ok(answer)) => {
+            let says = format!("{} gives receipts, in {:.1} ms", options.server, began.elapsed().as_secs_f64() * 1e3);
+            let mut findings = vec![Finding::fine("server", says)];
+            findings.extend(tokens(options));
+            findings.push(clock(&answer));
+            findings
+        }
+        Ok(Err(status)) => vec![refusal(&status, options)],
+        Err(_) => vec![Finding::broken(
+            "server",
+            format!("it gives no receipt within {WAIT:?}"),
+            "it may be stuck, or its disk full: its /readyz and its log say why",
+        )],
+    }
+}
+
+fn not_ours(why: &str) -> Finding {
+    let advice = "is --server the address that agents connect to (--grpc-addr, port 50051), not that of REST (8080)?";
+    Finding::broken("server", format!("what listens there does not speak gRPC: {why}"), advice)
+}
+
+fn refusal(status: &Status, options: &Options) -> Finding {
+    let says = send::describe(status);
+    match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied => {
+            let advice = match options.token {
+                Some(_) => "the server has other agent tokens than the one in --token-file",
+                None => "the server asks for a token: give its agent token by --token-file",
+            };
+            Finding::broken("token", says, advice)
+        }
+        Code::ResourceExhausted => {
+            Finding::doubtful("server", says, "it is overloaded now; reports would wait and be sent later")
+        }
+        Code::Unavailable => Finding::broken("server", says, "it is stopping or just starting: try again"),
+        _ => not_ours(&says),
+    }
+}
+
+fn tokens(options: &Options) -> Vec<Finding> {
+    let Some(token) = &options.token else {
+        return vec![Finding::fine("token", "none, and the server asks for none")];
+    };
+    let mut findings = vec![Finding::fine("token", "the server takes it, or asks for none")];
+    let mode = fs::metadata(token.path()).map(|about| about.permissions().mode()).unwrap_or_default();
+    if mode & 0o077 != 0 {
+        let says = format!("others can read {}", token.path().display());
+        findings.push(Finding::doubtful("token", says, "chmod 600 it, owned by the agent's user"));
+    }
+    findings
+}
+
+/// By the date that every HTTP answer has.
+fn clock(answer: &Response<Summary>) -> Finding {
+    let date = answer.metadata().get("date").and_then(|value| value.to_str().ok());
+    let Some(there) = date.and_then(|text| DateTimeParser::new().parse_timestamp(text).ok()) else {
+        return Finding::doubtful("clock", "the server says no time", "compare the two hosts' clocks by hand");
+    };
+    let (there, here) = (SystemTime::from(there), SystemTime::now());
+    // Its second may be nearly over.
+    let (word, by) = match here.duration_since(there) {
+        Ok(ahead) => ("ahead of", ahead.saturating_sub(Duration::from_secs(1))),
+        Err(behind) => ("behind", behind.duration()),
+    };
+    if by <= MAX_SKEW {
+        return Finding::fine("clock", "agrees with the server's");
+    }
+    let says = format!("{} s {word} the server's", by.as_secs());
+    let advice = "the server reckons with it, but times in the history will look odd: let NTP set both clocks";
+    Finding::doubtful("clock", says, advice)
+}
