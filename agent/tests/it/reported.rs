@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::Stdio;
 
 use gopherwatch_client::double::{Double, Listening, Seen};
@@ -110,4 +111,19 @@ pub(crate) fn numbers(text: &str) -> Vec<f64> {
 /// Says that nothing was tested, past the harness, which would swallow what a test that passes prints.
 pub(crate) fn skipped(because: &str) {
     io::stderr().write_all(format!("\nSKIPPED: {because}\n\n").as_bytes()).unwrap();
+}
+
+/// Whether the test, and so what it starts, runs in a cgroup with limits: then percentages are not of the machine.
+pub(crate) fn is_limited() -> bool {
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(path) = cgroup.lines().find_map(|line| line.strip_prefix("0::/")) else { return false };
+    let has_limit = |dir: &Path, file: &str| {
+        std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(dir).join(file))
+            .is_ok_and(|max| !max.starts_with("max"))
+    };
+    let limited = Path::new(path).ancestors().any(|dir| has_limit(dir, "cpu.max") || has_limit(dir, "memory.max"));
+    if limited {
+        skipped("this runs in a cgroup with limits: percentages are not compared with the machine's figures");
+    }
+    limited
 }
