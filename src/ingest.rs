@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gopherwatch_proto::{MAX_REPORT_BYTES, v1::metrics_service_server::MetricsServiceServer};
+use gopherwatch_proto::{MAX_REPORT_BYTES, raw::metrics_service_server::MetricsServiceServer};
 use slog::{Logger, error};
 use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

@@ -5,6 +5,9 @@ pub mod v1 {
     tonic::include_proto!("gopherwatch.v1");
 }
 
+pub mod raw;
+pub mod wire;
+
 /// The wire format's description, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("metrics.fds");
 

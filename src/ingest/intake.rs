@@ -1,12 +1,20 @@
 //! From the wire's reports to the pipeline's: validation, and names that are allocated once per stream.
+//!
+//! Agents go through the same instances in the same order, each with the same metrics in the same order. So each name is
+//! held against the one that came next last time, and looked up only where it is another one.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    hash::{Hash, Hasher},
     sync::Arc,
     time::Duration,
 };
 
-use gopherwatch_proto::{DEFAULT_INSTANCE, MAX_METRICS, is_valid_name, v1};
+use gopherwatch_proto::{
+    DEFAULT_INSTANCE, MAX_METRICS, is_valid_name,
+    wire::{self, Malformed},
+};
+use indexmap::{Equivalent, IndexMap, IndexSet};
+use smallvec::SmallVec;
 
 use crate::{
     dispatch::{Item, Report},
@@ -28,23 +36,60 @@ pub(super) struct Intake {
     skew_nanos: i64,
     retention: Option<Duration>,
     max_instances: usize,
-    n_instances: usize,
-    instances: Names<Names<Arc<InstanceKey>>>,
-    names: Names<Name>,
-    /// The names of the last report that had so many: an agent repeats them in the same order.
-    names_by_place: Vec<Name>,
+    /// The report being taken.
+    wire: wire::Report,
+    /// Every instance that the stream has named in a valid report.
+    instances: IndexMap<Arc<InstanceKey>, Known, Seed>,
+    /// The place of the instance whose report came last.
+    last: usize,
+    names: IndexSet<Name, Seed>,
 }
 
-/// By name. The seed is random, so that no sender can know which names collide.
-type Names<T> = HashMap<String, T, foldhash::fast::RandomState>;
+/// Random, so that no sender can know which names collide.
+type Seed = foldhash::fast::RandomState;
 
-/// A refused report.
+/// What is remembered of an instance.
+#[derive(Debug, Default)]
+struct Known {
+    /// The place of the instance whose report came after this one's, the last time.
+    next: usize,
+    /// The places of its last report's metrics among the names.
+    metrics: SmallVec<[u32; 4]>,
+    /// Whether there is a name among them that comes twice.
+    repeats: bool,
+}
+
+/// Whose a report is, as its text says.
+struct Named<'a> {
+    service: &'a [u8],
+    instance: &'a [u8],
+}
+
+impl Hash for Named<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(InstanceKey::hash_of(self.service, self.instance));
+    }
+}
+
+impl Equivalent<Arc<InstanceKey>> for Named<'_> {
+    fn equivalent(&self, key: &Arc<InstanceKey>) -> bool {
+        self.service == key.service().as_bytes() && self.instance == key.instance().as_bytes()
+    }
+}
+
+/// Why a report is not taken.
 #[derive(Debug)]
-pub(super) struct Refused {
-    /// Why.
-    pub(super) why: Rejection,
-    /// Whose it was: a sign of life, if it names somebody.
-    pub(super) key: Option<Arc<InstanceKey>>,
+pub(super) enum Refused {
+    /// It breaks a rule; the key is whose it was: a sign of life, if it names somebody.
+    Report(Rejection, Option<Arc<InstanceKey>>),
+    /// It is no report: the stream ends.
+    Malformed(Malformed),
+}
+
+impl From<Malformed> for Refused {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
 }
 
 impl Intake {
@@ -59,55 +104,74 @@ impl Intake {
             skew_nanos: skew_nanos.unwrap_or(0),
             retention,
             max_instances,
-            n_instances: 0,
-            instances: Names::default(),
-            names: Names::default(),
-            names_by_place: Vec::new(),
+            wire: wire::Report::default(),
+            instances: IndexMap::default(),
+            last: 0,
+            names: IndexSet::default(),
         }
     }
 
     /// Every instance that the stream has named in a valid report.
     pub(super) fn instances(&self) -> impl Iterator<Item = &Arc<InstanceKey>> {
-        self.instances.values().flat_map(HashMap::values)
+        self.instances.keys()
     }
 
-    /// Validates the report at `place` of the stream, which was read at `now`.
-    pub(super) fn take(&mut self, report: v1::MetricReport, place: u64, now: Timestamp) -> Result<Item, Refused> {
-        let refuse = |why, key| Err(Refused { why, key });
-        let service = match (report.service_name.as_str(), &self.service_id) {
-            ("", None) => return refuse(Rejection::NoService, None),
-            ("", Some(service_id)) => service_id.as_str(),
+    /// Reads and validates the report at `place` of the stream, which was read at `now`.
+    pub(super) fn take(&mut self, message: &[u8], place: u64, now: Timestamp) -> Result<Item, Refused> {
+        let mut report = std::mem::take(&mut self.wire);
+        let taken = report.read(message).map_err(Refused::from).and_then(|()| self.report(&report, message, place, now));
+        // What is refused for anything else must still be a report: its sender would not see otherwise what is wrong.
+        let taken = match taken {
+            Err(Refused::Report(..)) => report.check_names(message).map_err(Refused::from).and(taken),
+            taken => taken,
+        };
+        self.wire = report;
+        taken
+    }
+
+    fn report(&mut self, report: &wire::Report, message: &[u8], place: u64, now: Timestamp) -> Result<Item, Refused> {
+        let service = match (report.service(message), &self.service_id) {
+            ([], None) => return Err(Refused::Report(Rejection::NoService, None)),
+            ([], Some(service_id)) => service_id.as_bytes(),
             (service, _) => service,
         };
-        let instance = if report.instance.is_empty() { DEFAULT_INSTANCE } else { report.instance.as_str() };
-        let known = self.instances.get(service).and_then(|instances| instances.get(instance)).cloned();
-        if known.is_none() && !(is_valid_name(service) && is_valid_name(instance)) {
-            return refuse(Rejection::BadName, None);
-        }
-        let is_new = known.is_none();
-        // Called once: each clone is a write to a count that lanes write as well.
-        let key = || known.unwrap_or_else(|| Arc::new(InstanceKey::new(service, instance)));
-        if report.metrics.len() > MAX_METRICS {
-            return refuse(Rejection::TooManyMetrics, Some(key()));
+        let instance = match report.instance(message) {
+            [] => DEFAULT_INSTANCE.as_bytes(),
+            instance => instance,
+        };
+        let named = Named { service, instance };
+        let guess = self.instances.get_index(self.last).map_or(0, |(_, known)| known.next);
+        let known = match self.instances.get_index(guess) {
+            Some((key, _)) if named.equivalent(key) => Some(guess),
+            _ => self.instances.get_index_of(&named),
+        };
+        let key = match known.and_then(|known| self.instances.get_index(known)) {
+            Some((key, _)) => key.clone(),
+            None => Arc::new(named.key().ok_or(Refused::Report(Rejection::BadName, None))?),
+        };
+        let refuse = |why| Err(Refused::Report(why, Some(key.clone())));
+        if report.n_metrics() > MAX_METRICS {
+            return refuse(Rejection::TooManyMetrics);
         }
         let at = match self.reading_time(report.time_unix_nano, now) {
             Ok(at) => at,
-            Err(why) => return refuse(why, Some(key())),
+            Err(why) => return refuse(why),
         };
-        if is_new && self.n_instances >= self.max_instances {
-            return refuse(Rejection::InstanceCap, Some(key()));
+        if known.is_none() && self.instances.len() >= self.max_instances {
+            return refuse(Rejection::InstanceCap);
         }
-        let key = key();
-        let metrics = match self.metrics(report.metrics) {
+        let mut fresh = Known::default();
+        let before = known.and_then(|known| self.instances.get_index_mut(known)).map_or(&mut fresh, |(_, known)| known);
+        let metrics = match metrics(&mut self.names, before, report, message) {
             Ok(metrics) => metrics,
-            Err(why) => return refuse(why, Some(key)),
+            Err(why) => return refuse(why),
         };
-        if is_new {
-            self.n_instances += 1;
-            let instances = self.instances.entry(key.service().to_owned()).or_default();
-            instances.insert(key.instance().to_owned(), key.clone());
+        let this = known.unwrap_or_else(|| self.instances.insert_full(key.clone(), fresh).0);
+        if let Some((_, last)) = self.instances.get_index_mut(self.last) {
+            last.next = this;
         }
-        let (wire_time, sequence, leaving) = (report.time_unix_nano, report.sequence, report.leaving);
+        self.last = this;
+        let wire::Report { time_unix_nano: wire_time, sequence, leaving, .. } = *report;
         Ok(Item { key, place, report: Some(Report { metrics, at, wire_time, sequence, leaving }) })
     }
 
@@ -132,62 +196,102 @@ impl Intake {
         Ok(bare)
     }
 
-    fn metrics(&mut self, wire: Vec<v1::Metric>) -> Result<Metrics, Rejection> {
-        let mut metrics = Metrics::with_capacity(wire.len());
-        for (place, v1::Metric { name, value }) in wire.into_iter().enumerate() {
-            if !value.is_finite() {
-                return Err(Rejection::NotFinite);
-            }
-            let name = match self.names_by_place.get(place) {
-                Some(last) if **last == *name => last.clone(),
-                _ => self.name_at(place, name).ok_or(Rejection::BadName)?,
-            };
-            // A metric that comes twice: the last one counts. Equal names of one stream are one allocation.
-            match metrics.iter_mut().find(|(have, _)| Arc::ptr_eq(have, &name)) {
-                Some((_, have)) => *have = value,
-                None => metrics.push((name, value)),
-            }
-        }
-        Ok(metrics)
-    }
-
-    /// The shared name, remembered for the same place in the next report; `None`: it is none that we take.
-    fn name_at(&mut self, place: usize, name: String) -> Option<Name> {
-        let name = self.name(name)?;
-        match self.names_by_place.get_mut(place) {
-            Some(last) => *last = name.clone(),
-            None => self.names_by_place.push(name.clone()),
-        }
-        Some(name)
-    }
-
-    fn name(&mut self, name: String) -> Option<Name> {
-        match self.names.entry(name) {
-            Entry::Occupied(known) => Some(known.get().clone()),
-            Entry::Vacant(fresh) => {
-                if !is_valid_name(fresh.key()) {
-                    return None;
-                }
-                let name: Name = fresh.key().as_str().into();
-                fresh.insert(name.clone());
-                // Forgotten all at once, a stream of endless names is slow, not large. Not in the midst of a report:
-                // its names stay equal by pointer.
-                Some(name)
-            }
-        }
-    }
-
-    /// Drops remembered names when they are too many. Call between reports.
+    /// Drops remembered names when they are too many, and the room of a report with too many metrics. Call between
+    /// reports.
     pub(super) fn tidy(&mut self) {
         if self.names.len() > MAX_NAMES {
             self.names.clear();
-            self.names_by_place.clear();
+            self.instances.values_mut().for_each(|known| known.metrics.clear());
+        }
+        self.wire.shrink(MAX_METRICS);
+    }
+}
+
+impl Named<'_> {
+    /// The key of this name; `None`: it is none that we take.
+    fn key(&self) -> Option<InstanceKey> {
+        let [service, instance] = [self.service, self.instance].map(|name| std::str::from_utf8(name).unwrap_or(""));
+        (is_valid_name(service) && is_valid_name(instance)).then(|| InstanceKey::new(service, instance))
+    }
+}
+
+/// The readings of a report, with the names of the stream. `before` is what its instance sent last, and becomes this.
+fn metrics(
+    names: &mut IndexSet<Name, Seed>,
+    before: &mut Known,
+    report: &wire::Report,
+    message: &[u8],
+) -> Result<Metrics, Rejection> {
+    let mut metrics = Metrics::with_capacity(report.n_metrics());
+    let mut is_as_before = before.metrics.len() == report.n_metrics();
+    for (place, (text, value)) in report.metrics(message).enumerate() {
+        if !value.is_finite() {
+            return Err(Rejection::NotFinite);
+        }
+        let guess = before.metrics.get(place).and_then(|name| names.get_index(*name as usize));
+        let name = match guess {
+            Some(name) if name.as_bytes() == text => name.clone(),
+            _ => {
+                is_as_before = false;
+                let (name_idx, name) = name_of(names, text).ok_or(Rejection::BadName)?;
+                match before.metrics.get_mut(place) {
+                    Some(before) => *before = name_idx,
+                    None => before.metrics.push(name_idx),
+                }
+                name
+            }
+        };
+        metrics.push((name, value));
+    }
+    if !is_as_before {
+        before.metrics.truncate(report.n_metrics());
+        before.repeats = has_repeats(&before.metrics);
+    }
+    if before.repeats {
+        keep_last(&mut metrics);
+    }
+    Ok(metrics)
+}
+
+/// The stream's own copy of this name, and its place; `None`: it is no name that we take.
+fn name_of(names: &mut IndexSet<Name, Seed>, text: &[u8]) -> Option<(u32, Name)> {
+    let text = std::str::from_utf8(text).ok()?;
+    if let Some((name_idx, name)) = names.get_full(text) {
+        return Some((name_idx as u32, name.clone()));
+    }
+    if !is_valid_name(text) {
+        return None;
+    }
+    // Forgotten all at once, a stream of endless names is slow, not large. Not in the midst of a report: its names stay
+    // equal by pointer.
+    let name: Name = text.into();
+    let (name_idx, _) = names.insert_full(name.clone());
+    Some((name_idx as u32, name))
+}
+
+fn has_repeats(metrics: &[u32]) -> bool {
+    let mut sorted: SmallVec<[u32; 16]> = metrics.into();
+    sorted.sort_unstable();
+    sorted.windows(2).any(|two| two[0] == two[1])
+}
+
+/// A metric that comes twice: the last one counts, where the first one was.
+fn keep_last(metrics: &mut Metrics) {
+    let mut kept = Metrics::new();
+    for (name, value) in metrics.drain(..) {
+        match kept.iter_mut().find(|(have, _)| Arc::ptr_eq(have, &name)) {
+            Some((_, have)) => *have = value,
+            None => kept.push((name, value)),
         }
     }
+    *metrics = kept;
 }
 
 #[cfg(test)]
 mod tests {
+    use gopherwatch_proto::v1;
+    use prost::Message as _;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_nanos(1_800_000_000_000_000_000);
@@ -201,8 +305,11 @@ mod tests {
             time_unix_nano: time.unsigned_abs(),
             ..v1::MetricReport::default()
         };
-        let taken = intake.take(report, 0, NOW).map_err(|refused| refused.why)?;
-        Ok(taken.report.expect("a report").at)
+        match intake.take(&report.encode_to_vec(), 0, NOW) {
+            Ok(item) => Ok(item.report.expect("a report").at),
+            Err(Refused::Report(why, _)) => Err(why),
+            Err(Refused::Malformed(why)) => panic!("{why}"),
+        }
     }
 
     #[test]

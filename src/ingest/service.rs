@@ -5,8 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::{FutureExt, future::join_all};
-use gopherwatch_proto::v1::{MetricReport, Summary, metrics_service_server::MetricsService};
+use gopherwatch_proto::{raw::metrics_service_server::MetricsService, v1::Summary};
 use slog::{Logger, debug, warn};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
@@ -40,7 +41,7 @@ pub(super) struct Metrics {
 
 #[tonic::async_trait]
 impl MetricsService for Metrics {
-    async fn send_metrics(&self, request: Request<Streaming<MetricReport>>) -> Result<Response<Summary>, Status> {
+    async fn send_metrics(&self, request: Request<Streaming<Bytes>>) -> Result<Response<Summary>, Status> {
         let _open = self.streams.token();
         if self.stop.is_cancelled() {
             return Err(Status::unavailable("the server is shutting down"));
@@ -105,7 +106,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    async fn run(mut self, mut reports: Streaming<MetricReport>) -> Result<Summary, Status> {
+    async fn run(mut self, mut reports: Streaming<Bytes>) -> Result<Summary, Status> {
         loop {
             let first = tokio::select! {
                 biased;
@@ -118,12 +119,14 @@ impl<'a> Stream<'a> {
             let (now, arrived) = (Timestamp::now(), Instant::now());
             let end = loop {
                 match next {
-                    Ok(Some(report)) => {
-                        if let Some(item) = self.take(report, now) {
+                    Ok(Some(report)) => match self.take(&report, now) {
+                        Ok(Some(item)) => {
                             self.put(item);
                             n_items += 1;
                         }
-                    }
+                        Ok(None) => {}
+                        Err(status) => break Some(Err(status)),
+                    },
                     Ok(None) => break Some(Ok(())),
                     Err(status) => break Some(Err(status)),
                 }
@@ -149,17 +152,20 @@ impl<'a> Stream<'a> {
         self.receipt().await
     }
 
-    /// Validates one report; a refused one still is a sign of life of whom it names.
-    fn take(&mut self, report: MetricReport, now: Timestamp) -> Option<Item> {
+    /// Reads and validates one report; a refused one still is a sign of life of whom it names.
+    fn take(&mut self, report: &[u8], now: Timestamp) -> Result<Option<Item>, Status> {
         let place = self.place;
         self.place += 1;
         self.intake.tidy();
         match self.intake.take(report, place, now) {
             Ok(item) => {
                 self.n_named += 1;
-                Some(item)
+                Ok(Some(item))
             }
-            Err(Refused { why, key }) => {
+            Err(Refused::Malformed(why)) => {
+                Err(Status::internal(format!("the message is no MetricReport of metrics.proto: {why}")))
+            }
+            Err(Refused::Report(why, key)) => {
                 self.service.stats.received.inc();
                 self.service.stats.rejected(why).inc();
                 self.account.refuse();
@@ -169,9 +175,9 @@ impl<'a> Stream<'a> {
                         "service" => key.as_ref().map(|key| key.service().to_owned()),
                         "instance" => key.as_ref().map(|key| key.instance().to_owned()));
                 }
-                let key = key?;
+                let Some(key) = key else { return Ok(None) };
                 self.n_named += 1;
-                Some(Item { key, place, report: None })
+                Ok(Some(Item { key, place, report: None }))
             }
         }
     }

@@ -27,10 +27,15 @@ pub struct InstanceKey {
 impl InstanceKey {
     /// The key of `instance` of `service`.
     pub fn new(service: &str, instance: &str) -> Self {
+        let hash = Self::hash_of(service.as_bytes(), instance.as_bytes());
+        Self { hash, service: service.into(), instance: instance.into() }
+    }
+
+    /// The hash of a key of these names.
+    pub fn hash_of(service: &[u8], instance: &[u8]) -> u64 {
         // Seeded by a constant: names come from outside, but they are capped per stream and in all, and a lane's hot
         // spot harms only the sender of such names.
-        let hash = foldhash::quality::FixedState::with_seed(0x60_70_68_65_72).hash_one((service, instance));
-        Self { hash, service: service.into(), instance: instance.into() }
+        foldhash::quality::FixedState::with_seed(0x60_70_68_65_72).hash_one((service, instance))
     }
 
     /// The service's name.

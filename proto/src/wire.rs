@@ -1,0 +1,245 @@
+//! A report read where it lies: what prost takes is taken, with the same values, and nothing is allocated for it.
+//!
+//! Protocol Buffers encoding: <https://protobuf.dev/programming-guides/encoding/>.
+
+use std::ops::Range;
+
+/// What is wrong with a message that is no report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// It ends within a field.
+    #[error("it ends within a field")]
+    Truncated,
+    /// A number of more than 64 bits.
+    #[error("a number has more than 64 bits")]
+    Number,
+    /// A field's number or type is none there is.
+    #[error("a field's number or type is none there is")]
+    Key,
+    /// A field has another type than metrics.proto says.
+    #[error("a field has another type than metrics.proto says")]
+    Type,
+    /// A group that does not end, ends another one, or lies too deep.
+    #[error("a group does not end where it should, or lies too deep")]
+    Group,
+    /// A name that is not UTF-8.
+    #[error("a name is not UTF-8")]
+    Text,
+}
+
+/// Groups within one another that are passed over, as deep as prost goes.
+const MAX_DEPTH: u32 = 100;
+
+/// Where a name lies in its message.
+type Span = Range<u32>;
+
+/// One report, as places in its message. It is filled anew with each message and so allocates only to grow.
+#[derive(Debug, Default)]
+pub struct Report {
+    service: Span,
+    instance: Span,
+    /// When the agent took the reading; 0: it does not say.
+    pub time_unix_nano: u64,
+    /// Its number; 0: none.
+    pub sequence: u64,
+    /// Whether it is the last one of an orderly stop.
+    pub leaving: bool,
+    metrics: Vec<(Span, f64)>,
+}
+
+impl Report {
+    /// Reads `message`. Names are not looked at: see [`Self::check_names`].
+    pub fn read(&mut self, message: &[u8]) -> Result<(), Malformed> {
+        self.metrics.clear();
+        (self.service, self.instance) = (0..0, 0..0);
+        (self.time_unix_nano, self.sequence, self.leaving) = (0, 0, false);
+        // Places are kept in 32 bits; gRPC's own length has no more.
+        let end = u32::try_from(message.len()).map_err(|_| Malformed::Truncated)?;
+        let mut reader = Reader { message, at: 0, end };
+        while reader.at < reader.end {
+            match reader.key()? {
+                (1, LENGTH) => reader.name(&mut self.service)?,
+                (2, LENGTH) => reader.name(&mut self.instance)?,
+                (3, FIXED64) => self.time_unix_nano = u64::from_le_bytes(reader.eight()?),
+                (4, VARINT) => self.sequence = reader.varint()?,
+                (5, LENGTH) => {
+                    let metric = reader.metric()?;
+                    self.metrics.push(metric);
+                }
+                (6, VARINT) => self.leaving = reader.varint()? != 0,
+                (1..=6, _) => return Err(Malformed::Type),
+                (field, kind) => reader.skip(field, kind, MAX_DEPTH)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The service's name in the message that was read; empty: the report names none.
+    pub fn service<'a>(&self, message: &'a [u8]) -> &'a [u8] {
+        slice(message, &self.service)
+    }
+
+    /// The instance's name in the message that was read; empty: the report names none.
+    pub fn instance<'a>(&self, message: &'a [u8]) -> &'a [u8] {
+        slice(message, &self.instance)
+    }
+
+    /// Names and values of the metrics in the message that was read, in its order.
+    pub fn metrics<'a>(&self, message: &'a [u8]) -> impl ExactSizeIterator<Item = (&'a [u8], f64)> {
+        self.metrics.iter().map(|(name, value)| (slice(message, name), *value))
+    }
+
+    /// How many metrics it has.
+    pub fn n_metrics(&self) -> usize {
+        self.metrics.len()
+    }
+
+    /// Whether every name is UTF-8, as metrics.proto has it. Names that are known need not be asked about.
+    pub fn check_names(&self, message: &[u8]) -> Result<(), Malformed> {
+        let names = self.metrics.iter().map(|(name, _)| name).chain([&self.service, &self.instance]);
+        names.map(|name| slice(message, name)).try_for_each(check)
+    }
+
+    /// Gives up the room that an unusually large report took.
+    pub fn shrink(&mut self, max_metrics: usize) {
+        self.metrics.clear();
+        self.metrics.shrink_to(max_metrics);
+    }
+}
+
+fn slice<'a>(message: &'a [u8], span: &Span) -> &'a [u8] {
+    &message[span.start as usize..span.end as usize]
+}
+
+fn check(name: &[u8]) -> Result<(), Malformed> {
+    std::str::from_utf8(name).map(drop).map_err(|_| Malformed::Text)
+}
+
+const VARINT: u8 = 0;
+const FIXED64: u8 = 1;
+const LENGTH: u8 = 2;
+const GROUP: u8 = 3;
+const END_GROUP: u8 = 4;
+const FIXED32: u8 = 5;
+
+/// Reads a message, or a message within it, from the front.
+struct Reader<'a> {
+    message: &'a [u8],
+    at: u32,
+    end: u32,
+}
+
+impl Reader<'_> {
+    /// A field's number and type.
+    #[inline]
+    fn key(&mut self) -> Result<(u32, u8), Malformed> {
+        let key = u32::try_from(self.varint()?).map_err(|_| Malformed::Key)?;
+        let kind = (key & 7) as u8;
+        if key >> 3 == 0 || kind > FIXED32 { Err(Malformed::Key) } else { Ok((key >> 3, kind)) }
+    }
+
+    #[inline]
+    fn byte(&mut self) -> Result<u8, Malformed> {
+        if self.at == self.end {
+            return Err(Malformed::Truncated);
+        }
+        let byte = *self.message.get(self.at as usize).ok_or(Malformed::Truncated)?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        let first = self.byte()?;
+        if first < 0x80 { Ok(u64::from(first)) } else { self.long_varint(first) }
+    }
+
+    fn long_varint(&mut self, first: u8) -> Result<u64, Malformed> {
+        let mut number = u64::from(first & 0x7f);
+        for shift in (7..70).step_by(7) {
+            let byte = self.byte()?;
+            // Of the tenth byte one bit is left.
+            if shift == 63 && byte > 1 {
+                return Err(Malformed::Number);
+            }
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(Malformed::Number)
+    }
+
+    #[inline]
+    fn eight(&mut self) -> Result<[u8; 8], Malformed> {
+        let from = self.advance(8)?;
+        let bytes = self.message.get(from as usize..).and_then(<[u8]>::first_chunk);
+        bytes.copied().ok_or(Malformed::Truncated)
+    }
+
+    /// Moves on by so many bytes; where they began.
+    #[inline]
+    fn advance(&mut self, n_bytes: u64) -> Result<u32, Malformed> {
+        let from = self.at;
+        match u32::try_from(n_bytes) {
+            Ok(n_bytes) if n_bytes <= self.end - from => self.at = from + n_bytes,
+            _ => return Err(Malformed::Truncated),
+        }
+        Ok(from)
+    }
+
+    #[inline]
+    fn span(&mut self) -> Result<Span, Malformed> {
+        let n_bytes = self.varint()?;
+        let from = self.advance(n_bytes)?;
+        Ok(from..self.at)
+    }
+
+    /// A name. Of one that comes twice the last one counts, but the first must be text too.
+    #[inline]
+    fn name(&mut self, name: &mut Span) -> Result<(), Malformed> {
+        let before = std::mem::replace(name, self.span()?);
+        if before.is_empty() { Ok(()) } else { check(slice(self.message, &before)) }
+    }
+
+    #[inline]
+    fn metric(&mut self) -> Result<(Span, f64), Malformed> {
+        let Range { start, end } = self.span()?;
+        let mut inner = Reader { message: self.message, at: start, end };
+        let (mut name, mut value) = (0..0, 0.0);
+        while inner.at < inner.end {
+            match inner.key()? {
+                (1, LENGTH) => inner.name(&mut name)?,
+                (2, FIXED64) => value = f64::from_le_bytes(inner.eight()?),
+                (1 | 2, _) => return Err(Malformed::Type),
+                (field, kind) => inner.skip(field, kind, MAX_DEPTH - 1)?,
+            }
+        }
+        Ok((name, value))
+    }
+
+    /// Passes over a field that this version does not know.
+    #[cold]
+    fn skip(&mut self, field: u32, kind: u8, depth: u32) -> Result<(), Malformed> {
+        if depth == 0 {
+            return Err(Malformed::Group);
+        }
+        match kind {
+            VARINT => self.varint().map(drop),
+            FIXED64 => self.advance(8).map(drop),
+            FIXED32 => self.advance(4).map(drop),
+            LENGTH => self.span().map(drop),
+            GROUP => loop {
+                match self.key()? {
+                    (end, END_GROUP) if end == field => return Ok(()),
+                    (_, END_GROUP) => return Err(Malformed::Group),
+                    (inner, kind) => self.skip(inner, kind, depth - 1)?,
+                }
+            },
+            _ => Err(Malformed::Group),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
