@@ -379,6 +379,8 @@ fn as_name(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn parsed(line: &str) -> Result<Task, String> {
@@ -552,5 +554,13 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    /// The server knows the agent's names by this list alone.
+    #[test]
+    fn the_agents_names_are_those_of_its_flags() {
+        let command = Cli::command();
+        let flags: BTreeSet<&str> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
+        assert_eq!(BTreeSet::from(gopherwatch_environment::AGENT), flags);
     }
 }

@@ -1,4 +1,4 @@
-//! The program: arguments, logger, run, exit code.
+//! The program: `.env`, arguments, logger, run, exit code.
 //!
 //! Exit codes: 0 clean, 64 wrong usage, 1 could not start (for `send`: not accepted; for `doctor`: not
 //! able to work).
@@ -8,11 +8,16 @@ use std::process::ExitCode;
 use gopherwatch_agent::args::{self, Task};
 use gopherwatch_agent::{agent, doctor, log, once};
 use gopherwatch_client::error::chain;
-use slog::crit;
+use gopherwatch_environment::{load_env_file, unknown_names};
+use slog::{crit, warn};
 
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    if let Err(err) = load_env_file() {
+        complain(&chain(&err));
+        return ExitCode::from(USAGE);
+    }
     let task = match args::parse(std::env::args_os()) {
         Ok(task) => task,
         Err(refusal) => {
@@ -26,14 +31,21 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(err) => return complain(&format!("starting the runtime: {err}")),
     };
+    let unknown = unknown_names();
     match task {
-        Task::Send(options) => match runtime.block_on(once::run(&options)) {
-            Ok(outcome) => say(&outcome),
-            Err(err) => complain(&chain(&err)),
-        },
-        Task::Doctor(options) => examined(&runtime.block_on(doctor::run(&options))),
+        Task::Send(options) => {
+            unknown.iter().for_each(|name| mention(name));
+            match runtime.block_on(once::run(&options)) {
+                Ok(outcome) => say(&outcome),
+                Err(err) => complain(&chain(&err)),
+            }
+        }
+        Task::Doctor(options) => examined(&runtime.block_on(doctor::run(&options, &unknown))),
         Task::Run(options) => {
             let (log, flush_at_exit) = log::build(&options.log);
+            for name in &unknown {
+                warn!(log, "unknown environment variable {}", name);
+            }
             let code = match runtime.block_on(agent::run(options, log.clone())) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(err) => {
@@ -63,6 +75,11 @@ fn say(outcome: &once::Outcome) -> ExitCode {
 fn examined(report: &doctor::Report) -> ExitCode {
     println!("{report}");
     if report.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[expect(clippy::print_stderr, reason = "there is no logger to say it")]
+fn mention(name: &str) {
+    eprintln!("warning: unknown environment variable {name}");
 }
 
 #[expect(clippy::print_stderr, reason = "there is no logger to say it")]

@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod doctor;
+mod environment;
 mod host;
 mod process;
 mod program;

@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use gopherwatch_client::double::{Act, Double, Seen};
 use gopherwatch_proto::v1::MetricReport;
 
-const AGENT: &str = env!("CARGO_BIN_EXE_gopherwatch-agent");
+use crate::support::program;
 
 /// An agent with a spool, and its log.
 struct Agent {
@@ -22,7 +22,7 @@ struct Agent {
 impl Agent {
     fn start(server: &str, dir: &TempDir, arguments: &str) -> Self {
         let log = dir.path().join("log");
-        let process = Command::new(AGENT)
+        let process = program()
             .args(["--server", server, "--service", "web", "--instance", "a", "--interval", "20ms"])
             .args(["--log-level", "debug", "--log-format", "json", "--spool-dir"])
             .arg(dir.path().join("spool"))
@@ -170,11 +170,8 @@ async fn a_second_agent_on_the_same_spool_ends_with_a_message() {
     let server = nobody().await;
     let first = Agent::start(&server, &dir, "");
     first.has_kept(1).await;
-    let second = Command::new(AGENT)
-        .args(["--server", &server, "--spool-dir"])
-        .arg(dir.path().join("spool"))
-        .kill_on_drop(true)
-        .output();
+    let second =
+        program().args(["--server", &server, "--spool-dir"]).arg(dir.path().join("spool")).kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_secs(10), second).await.expect("it ends").unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
