@@ -31,7 +31,7 @@ pub const SERVER: [&str; 18] = [
 ];
 
 /// The variables of the agent's flags.
-pub const AGENT: [&str; 17] = [
+pub const AGENT: [&str; 18] = [
     "GOPHERWATCH_SERVER",
     "GOPHERWATCH_TOKEN_FILE",
     "GOPHERWATCH_SERVICE",
@@ -49,6 +49,7 @@ pub const AGENT: [&str; 17] = [
     "GOPHERWATCH_SIMULATE_SPEED",
     "GOPHERWATCH_LOG_FORMAT",
     "GOPHERWATCH_LOG_LEVEL",
+    "GOPHERWATCH_INSECURE",
 ];
 
 /// The server's tokens; each may also stand in the file that the variable with `_FILE` behind it names.

@@ -185,6 +185,8 @@ async fn wrong_usage_exits_64_and_help_exits_0() {
         "--process web=(",
         "--process w!b=nginx",
         "--process web=a --process web=b",
+        "--statsd-addr 0.0.0.0:0",
+        "doctor --statsd-addr 0.0.0.0:0",
         "--no-such-flag",
         "send cpu_percent=1",
         "send --service a cpu_percent",

@@ -27,6 +27,10 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, None).await
+    }
+
+    pub(crate) async fn start_with(arguments: &[&str], environment: Option<(&str, &str)>) -> Self {
         let double = Double::new([]);
         let server = double.listen("127.0.0.1:0").await;
         let log = NamedTempFile::new().unwrap();
@@ -34,6 +38,7 @@ impl Agent {
             .args(["--server", &server.addr.to_string(), "--service", "host", "--instance", "h1"])
             .args(["--log-format", "json", "--interval", "200ms"])
             .args(arguments)
+            .envs(environment)
             .stderr(Stdio::from(log.reopen().unwrap()))
             .kill_on_drop(true)
             .spawn()
