@@ -21,7 +21,7 @@ pub use spool_dir::Taken;
 pub(crate) struct Waiting {
     /// The numbering that it belongs to.
     pub(crate) epoch: u64,
-    /// When it began to wait, milliseconds since 1970.
+    /// When it began to wait, milliseconds of the buffer's own time ([`crate::clock::Ages`]).
     pub(crate) since_ms: u64,
     pub(crate) report: Encoded,
 }
@@ -43,7 +43,7 @@ pub(crate) trait Backlog: Debug + Send {
     /// The report at `position`.
     fn get(&mut self, position: u64) -> Option<Waiting>;
 
-    /// Since when the oldest waits, milliseconds since 1970.
+    /// Since when the oldest waits.
     fn oldest_since_ms(&mut self) -> Option<u64>;
 
     /// Removes the `n_reports` oldest, or all if there are fewer.

@@ -17,6 +17,7 @@ use tonic::transport::Uri;
 
 use crate::address::{self, AddressError};
 use crate::buffer::{self, Accounts, Limits};
+use crate::clock::Clock;
 use crate::error::chain;
 use crate::metrics::{Counter, Gauge, Metrics, NameError};
 use crate::reporter::Reporter;
@@ -70,6 +71,7 @@ pub struct Builder {
     instance: Option<String>,
     interval: Duration,
     buffer: buffer::Options,
+    clock: Clock,
     log: Logger,
 }
 
@@ -91,6 +93,7 @@ impl Client {
             instance: None,
             interval: Duration::from_secs(1),
             buffer: buffer::Options::default(),
+            clock: Clock::default(),
             log: Logger::root(Discard, o!()),
         }
     }
@@ -196,6 +199,13 @@ impl Builder {
         Self { buffer: buffer::Options { limits: Some(limits), ..self.buffer }, ..self }
     }
 
+    /// For tests: by another clock than the host's.
+    #[cfg(feature = "test-util")]
+    #[must_use]
+    pub fn clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
     /// Where it is said what goes wrong; without it, nowhere.
     #[must_use]
     pub fn logger(self, log: Logger) -> Self {
@@ -207,7 +217,7 @@ impl Builder {
     /// # Errors
     /// The address or a name is none, or no thread can be started.
     pub fn connect(self) -> Result<Client, ConnectError> {
-        let Self { server, service, instance, interval, buffer, log } = self;
+        let Self { server, service, instance, interval, buffer, clock, log } = self;
         let uri: Uri =
             address::parse(&server).map_err(|source| ConnectError::Server { text: server.clone(), source })?;
         let instance = instance.unwrap_or_else(host_name);
@@ -227,6 +237,7 @@ impl Builder {
             instance,
             interval,
             buffer,
+            clock,
             metrics: Arc::clone(&metrics),
             accounts: Arc::clone(&accounts),
             log: log.clone(),

@@ -11,7 +11,7 @@ use tonic::transport::Uri;
 
 use crate::buffer::{self, Accounts, Buffer, Limits};
 use crate::client::locked;
-use crate::clock;
+use crate::clock::Clock;
 use crate::codec::encode;
 use crate::error::chain;
 use crate::metrics::Metrics;
@@ -26,6 +26,7 @@ pub(crate) struct Reporter {
     pub(crate) instance: String,
     pub(crate) interval: Duration,
     pub(crate) buffer: buffer::Options,
+    pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     /// Kept up to date for whoever asks, who so never waits for a disk.
     pub(crate) accounts: Arc<Mutex<Accounts>>,
@@ -41,7 +42,7 @@ impl Reporter {
             warn!(self.log, "no spool: reports are kept in memory"; "error" => chain(&taken));
             Buffer::new(self.buffer.limits.unwrap_or(Limits::IN_MEMORY), epoch)
         });
-        let outbox = Arc::new(Outbox::new(buffer));
+        let outbox = Arc::new(Outbox::by(self.clock.clone(), buffer));
         let delivery = send::Options::new(self.server.clone(), &self.service);
         let sender = tokio::spawn(send::run(delivery, Arc::clone(&outbox), self.log.clone()));
 
@@ -59,7 +60,7 @@ impl Reporter {
             let n_dropped = outbox.push(encode(&MetricReport {
                 service_name: self.service.clone(),
                 instance: self.instance.clone(),
-                time_unix_nano: clock::unix_nanos(),
+                time_unix_nano: self.clock.unix_nanos(),
                 sequence,
                 metrics: self.metrics.read(Instant::now()),
                 leaving: leaving.is_some(),

@@ -16,8 +16,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status};
 
-use crate::buffer::Accounts;
-use crate::clock;
+use crate::buffer::{Accounts, Opened};
 use crate::codec::{Encoded, EncodedReports};
 use crate::error::chain;
 use crate::outbox::Outbox;
@@ -76,7 +75,8 @@ pub fn endpoint(server: Uri) -> Endpoint {
         .tcp_nodelay(true)
 }
 
-/// A request for `reports`, with the metadata that every stream carries.
+/// A request for `reports`, with the metadata that every stream carries; `clock_nanos` is what the clock says now by which
+/// they were read.
 ///
 /// # Errors
 /// There is no token where there should be one.
@@ -84,6 +84,7 @@ pub fn request<S>(
     reports: S,
     service_id: MetadataValue<Ascii>,
     epoch: u64,
+    clock_nanos: u64,
     token: Option<&Token>,
 ) -> Result<Request<S>, TokenError> {
     let mut request = Request::new(reports);
@@ -92,7 +93,7 @@ pub fn request<S>(
     }
     request.metadata_mut().insert(SERVICE_ID, service_id);
     request.metadata_mut().insert(AGENT_EPOCH, epoch.into());
-    request.metadata_mut().insert(AGENT_TIME, clock::unix_nanos().into());
+    request.metadata_mut().insert(AGENT_TIME, clock_nanos.into());
     Ok(request)
 }
 
@@ -244,12 +245,13 @@ impl Sender {
         let is_proven = self.has_receipt && !self.trouble.is_there();
         let rotate = if is_proven { self.options.rotate } else { self.options.rotate.min(PROOF_AFTER) };
         let reports = self.outbox.open();
-        if reports.n_too_old > 0 {
-            warn!(self.log, "dropped reports that waited too long"; "reports" => reports.n_too_old, self.outbox.accounts());
+        let Opened { epoch, clock_ms, n_too_old } = reports.opened;
+        if n_too_old > 0 {
+            warn!(self.log, "dropped reports that waited too long"; "reports" => n_too_old, self.outbox.accounts());
         }
         let Options { service_id, token, .. } = &self.options;
-        let epoch = reports.epoch;
-        let request = request(reports, service_id.clone(), epoch, token.as_ref()).map_err(Failure::Token)?;
+        let request = request(reports, service_id.clone(), epoch, clock_ms.saturating_mul(1_000_000), token.as_ref())
+            .map_err(Failure::Token)?;
         let call = call(channel, request);
         tokio::pin!(call);
         tokio::select! {
