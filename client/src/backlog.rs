@@ -3,9 +3,12 @@
 //! What the reports are worth, and which of them are on a stream, is [`crate::buffer`]'s business. A backlog never fails: one
 //! that can no longer read what it kept says how much is lost, and one that cannot write keeps it in memory meanwhile.
 
+#[cfg(feature = "spool")]
 mod file;
 mod memory;
+#[cfg(feature = "spool")]
 mod spool;
+#[cfg(feature = "spool")]
 mod spool_dir;
 
 use std::fmt::Debug;
@@ -13,7 +16,9 @@ use std::fmt::Debug;
 use crate::codec::Encoded;
 
 pub(crate) use memory::Memory;
+#[cfg(feature = "spool")]
 pub(crate) use spool::{Spool, SpoolError};
+#[cfg(feature = "spool")]
 pub use spool_dir::Taken;
 
 /// A report that waits for its receipt.

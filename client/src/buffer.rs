@@ -8,15 +8,21 @@
 //! a spool, from one process to the next. A stream also carries the readings of one clock: the server takes the
 //! difference between its clock and ours as the stream opens, and readings from before a step have another one.
 
+#[cfg(feature = "spool")]
 use std::path::PathBuf;
 use std::time::Duration;
 
 use gopherwatch_proto::MAX_REPORT_BYTES;
+#[cfg(feature = "spool")]
 use slog::{Logger, error};
 
+#[cfg(feature = "spool")]
 pub use crate::backlog::Taken;
-use crate::backlog::{Backlog, Memory, Spool, SpoolError, Waiting};
+use crate::backlog::{Backlog, Memory, Waiting};
+#[cfg(feature = "spool")]
+use crate::backlog::{Spool, SpoolError};
 use crate::codec::{Encoded, reading_ms};
+#[cfg(feature = "spool")]
 use crate::error::chain;
 
 /// How much the buffer may hold, and for how long.
@@ -42,6 +48,7 @@ impl Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
     /// The directory of the spool; none: the buffer is in memory.
+    #[cfg(feature = "spool")]
     pub spool_dir: Option<PathBuf>,
     /// Other limits than the usual ones.
     pub limits: Option<Limits>,
@@ -117,6 +124,7 @@ impl Buffer {
     ///
     /// # Errors
     /// Another process has the spool.
+    #[cfg(feature = "spool")]
     pub fn open(options: &Options, epoch: u64, log: &Logger) -> Result<Self, Taken> {
         let in_memory = || Self::new(options.limits.unwrap_or(Limits::IN_MEMORY), epoch);
         let Some(dir) = &options.spool_dir else { return Ok(in_memory()) };

@@ -13,11 +13,13 @@ use crate::buffer::{self, Accounts, Buffer, Limits};
 use crate::client::locked;
 use crate::clock::Clock;
 use crate::codec::encode;
+#[cfg(feature = "spool")]
 use crate::error::chain;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::overflow::Overflow;
 use crate::send;
+use crate::token::Token;
 
 /// See the module. Service and instance are valid names.
 pub(crate) struct Reporter {
@@ -25,6 +27,7 @@ pub(crate) struct Reporter {
     pub(crate) service: String,
     pub(crate) instance: String,
     pub(crate) interval: Duration,
+    pub(crate) token: Option<Token>,
     pub(crate) buffer: buffer::Options,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
@@ -38,12 +41,9 @@ impl Reporter {
     pub(crate) async fn run(self, mut stopping: watch::Receiver<Option<Duration>>) {
         // 0 would mean "no epoch".
         let epoch = rand::random_range(1..=u64::MAX);
-        let buffer = Buffer::open(&self.buffer, epoch, &self.log).unwrap_or_else(|taken| {
-            warn!(self.log, "no spool: reports are kept in memory"; "error" => chain(&taken));
-            Buffer::new(self.buffer.limits.unwrap_or(Limits::IN_MEMORY), epoch)
-        });
-        let outbox = Arc::new(Outbox::by(self.clock.clone(), buffer));
-        let delivery = send::Options::new(self.server.clone(), &self.service);
+        let outbox = Arc::new(Outbox::by(self.clock.clone(), self.buffer(epoch)));
+        let delivery =
+            send::Options { token: self.token.clone(), ..send::Options::new(self.server.clone(), &self.service) };
         let sender = tokio::spawn(send::run(delivery, Arc::clone(&outbox), self.log.clone()));
 
         let mut ticks = interval(self.interval);
@@ -79,5 +79,22 @@ impl Reporter {
         if accounts.pending > outbox.n_lasting() {
             warn!(self.log, "ended with undelivered reports, which are lost"; accounts);
         }
+    }
+
+    #[cfg(feature = "spool")]
+    fn buffer(&self, epoch: u64) -> Buffer {
+        Buffer::open(&self.buffer, epoch, &self.log).unwrap_or_else(|taken| {
+            warn!(self.log, "no spool: reports are kept in memory"; "error" => chain(&taken));
+            self.in_memory(epoch)
+        })
+    }
+
+    #[cfg(not(feature = "spool"))]
+    fn buffer(&self, epoch: u64) -> Buffer {
+        self.in_memory(epoch)
+    }
+
+    fn in_memory(&self, epoch: u64) -> Buffer {
+        Buffer::new(self.buffer.limits.unwrap_or(Limits::IN_MEMORY), epoch)
     }
 }
