@@ -10,6 +10,7 @@ use gopherwatch_agent::{agent, doctor, log, once};
 use gopherwatch_client::error::chain;
 use gopherwatch_environment::{load_env_file, unknown_names};
 use slog::{crit, warn};
+use tokio::runtime::{Builder, Runtime};
 
 const USAGE: u8 = 64;
 
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
         }
     };
     // One thread is enough: the work is a few hundred bytes a second, and each further thread costs memory.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(err) => return complain(&format!("starting the runtime: {err}")),
     };
@@ -35,12 +36,18 @@ fn main() -> ExitCode {
     match task {
         Task::Send(options) => {
             unknown.iter().for_each(|name| mention(name));
-            match runtime.block_on(once::run(&options)) {
+            let outcome = runtime.block_on(once::run(&options));
+            end(runtime);
+            match outcome {
                 Ok(outcome) => say(&outcome),
                 Err(err) => complain(&chain(&err)),
             }
         }
-        Task::Doctor(options) => examined(&runtime.block_on(doctor::run(&options, &unknown))),
+        Task::Doctor(options) => {
+            let report = runtime.block_on(doctor::run(&options, &unknown));
+            end(runtime);
+            examined(&report)
+        }
         Task::Run(options) => {
             let (log, flush_at_exit) = log::build(&options.log);
             for name in &unknown {
@@ -53,11 +60,17 @@ fn main() -> ExitCode {
                     ExitCode::FAILURE
                 }
             };
+            end(runtime);
             // The guard writes out what is queued, once the last logger is gone.
-            drop((runtime, log, flush_at_exit));
+            drop((log, flush_at_exit));
             code
         }
     }
+}
+
+/// Without waiting for a thread that asks for a name: a name server that does not answer would hold up the exit.
+fn end(runtime: Runtime) {
+    runtime.shutdown_background();
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the outcome is what `send` is for")]

@@ -50,7 +50,7 @@ pub enum Error {
         server: Uri,
         /// Why.
         #[source]
-        source: tonic::transport::Error,
+        source: send::NoConnection,
     },
     /// The server, or something between, said no.
     #[error("sending to {server}: {}", send::describe(.status))]
@@ -74,8 +74,8 @@ pub enum Error {
 /// There was no receipt.
 pub async fn run(options: &Options) -> Result<Outcome, Error> {
     let server = || options.server.clone();
-    let channel =
-        send::endpoint(server()).connect().await.map_err(|source| Error::Connect { server: server(), source })?;
+    let endpoint = send::endpoint(server());
+    let channel = send::connect(&endpoint).await.map_err(|source| Error::Connect { server: server(), source })?;
     let report = encode(&MetricReport {
         service_name: options.service.clone(),
         instance: options.instance.clone().unwrap_or_default(),

@@ -75,6 +75,32 @@ pub fn endpoint(server: Uri) -> Endpoint {
         .tcp_nodelay(true)
 }
 
+/// How long finding the server and connecting to it may take. The system's own library asks each name server for 5 s: two of
+/// three may be dead. That it has no answer either is worth a word, and a reason to begin anew.
+const CONNECT_WAIT: Duration = Duration::from_secs(12);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum NoConnection {
+    /// Somebody said so.
+    #[error(transparent)]
+    Refused(tonic::transport::Error),
+    /// Nobody said anything.
+    #[error("no answer within {CONNECT_WAIT:?}, of a name server or the server")]
+    Silence,
+}
+
+/// Connects, within a bounded time: the endpoint's own limit does not hold for asking name servers.
+///
+/// # Errors
+/// There is no connection.
+pub async fn connect(endpoint: &Endpoint) -> Result<Channel, NoConnection> {
+    match timeout(CONNECT_WAIT, endpoint.connect()).await {
+        Ok(connected) => connected.map_err(NoConnection::Refused),
+        Err(_) => Err(NoConnection::Silence),
+    }
+}
+
 /// A request for `reports`, with the metadata that every stream carries; `clock_nanos` is what the clock says now by which
 /// they were read.
 ///
@@ -146,7 +172,7 @@ enum Failure {
     #[error(transparent)]
     Token(TokenError),
     #[error("connecting")]
-    Connect(#[source] tonic::transport::Error),
+    Connect(#[source] NoConnection),
     #[error("streaming: {}", describe(.0))]
     Stream(Box<Status>),
     #[error("waiting {0:?} for the receipt")]
@@ -240,7 +266,7 @@ impl Sender {
     async fn stream(&mut self) -> Result<Summary, Failure> {
         let channel = match &self.channel {
             Some(channel) => channel.clone(),
-            None => self.channel.insert(self.endpoint.connect().await.map_err(Failure::Connect)?).clone(),
+            None => self.channel.insert(connect(&self.endpoint).await.map_err(Failure::Connect)?).clone(),
         };
         let is_proven = self.has_receipt && !self.trouble.is_there();
         let rotate = if is_proven { self.options.rotate } else { self.options.rotate.min(PROOF_AFTER) };

@@ -6,6 +6,7 @@ mod cgroup;
 mod doctor;
 mod environment;
 mod host;
+mod name;
 mod process;
 mod program;
 mod reported;
