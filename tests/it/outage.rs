@@ -92,7 +92,7 @@ fn breach_in_an_outage(spool: Option<&Path>) {
         found(SOON, "the alert, which is over", || server.history("").pop().filter(|row| row.resolved_at.is_some()));
     agent.stop();
     let balance = server.settle();
-    assert_eq!(server.history(""), [row.clone()], "one alert, once");
+    assert_eq!(server.history(""), std::slice::from_ref(&row), "one alert, once");
     let (triggered, resolved) = (row.triggered_at, row.resolved_at.unwrap());
     assert!((began + micros(held)..ended).contains(&triggered), "{began} to {ended}: {row:?}");
     assert!((ended..back).contains(&resolved), "{ended} to {back}: {row:?}");
