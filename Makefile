@@ -74,8 +74,10 @@ fmt: ## Check the formatting; `cargo fmt --all` mends it
 	$(CARGO) fmt --all --check
 
 .PHONY: lint
-lint: ## Run clippy on everything; a warning is an error
+lint: ## Run clippy on everything, and on the client without its spool; a warning is an error
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy -p gopherwatch-client --no-default-features --locked -- -D warnings
+	! $(CARGO) tree -p gopherwatch-client --no-default-features --edges normal,build --locked | grep sqlite
 
 .PHONY: doc
 doc: ## Build the documentation of the code; a warning is an error

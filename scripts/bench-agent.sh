@@ -7,12 +7,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
-bin_dir=${BIN_DIR:-target/release}
+bin_dir=$(cd "${BIN_DIR:-target/release}" && pwd)
 seconds=${SECONDS_MEASURED:-60}
 # How long all of them run before the measurement: what they do once at their start is not what they cost.
 settle=10
 
 tmp=$(mktemp -d -t gopherwatch-bench-agent.XXXXXX)
+cd "$tmp" # away from the repository's .env
 names=()
 pids=()
 helpers=()

@@ -147,7 +147,7 @@ impl Config {
             log_format: args.log_format.unwrap_or_else(Format::fitting),
             log_level: args.log_level,
             store,
-            warnings: environment::unknown_names(),
+            warnings: environment::warnings(),
         })
     }
 }

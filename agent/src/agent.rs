@@ -255,6 +255,8 @@ struct StopSignals {
 
 impl StopSignals {
     fn new() -> io::Result<Self> {
+        // Once somebody listens, a write past the limit on file sizes is an error like a full disk's; it would end us.
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 

@@ -78,6 +78,10 @@ struct Cli {
     #[arg(long, env = "GOPHERWATCH_STATSD_ADDR", global = true, value_name = "ADDR", default_value = "127.0.0.1:8125", value_parser = listen)]
     statsd_addr: Listen,
 
+    /// Allow an address for StatsD that other hosts can reach
+    #[arg(long, env = "GOPHERWATCH_INSECURE", global = true, value_parser = clap::builder::BoolishValueParser::new())]
+    insecure: bool,
+
     /// Where to take StatsD through a Unix datagram socket
     #[arg(long, env = "GOPHERWATCH_STATSD_SOCKET", global = true, value_name = "PATH")]
     statsd_socket: Option<PathBuf>,
@@ -152,6 +156,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
         ref command => {
             let is_doctor = matches!(command, Some(Command::Doctor));
             let buffer = buffer_options(&cli);
+            if let Some(message) = exposed(&cli) {
+                return Err(refusal(ErrorKind::ValueValidation, &message));
+            }
             let host = host_name();
             if let Some(message) = clash(&cli, &host) {
                 return Err(refusal(ErrorKind::ArgumentConflict, &message));
@@ -248,6 +255,19 @@ fn token(path: &str) -> Result<Token, String> {
 
 fn refusal(kind: ErrorKind, message: &str) -> clap::Error {
     Cli::command().error(kind, message)
+}
+
+/// Why StatsD is not taken there: anyone who reaches it could raise and hide alerts.
+fn exposed(cli: &Cli) -> Option<String> {
+    let Listen::At(addr) = cli.statsd_addr else { return None };
+    // A simulated fleet takes none.
+    let is_fine = addr.ip().is_loopback() || cli.insecure || cli.simulate.is_some();
+    (!is_fine).then(|| {
+        format!(
+            "--statsd-addr {addr} can be reached from other hosts, and StatsD has neither TLS nor tokens: listen on 127.0.0.1 \
+             and run an agent on each host, or say --insecure if the network is yours alone"
+        )
+    })
 }
 
 /// Why these processes cannot be reported beside each other and the rest: figures of two things under one name would be
@@ -379,6 +399,8 @@ fn as_name(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn parsed(line: &str) -> Result<Task, String> {
@@ -438,6 +460,23 @@ mod tests {
         assert_eq!(addr("--statsd-addr="), None);
         for bad in ["8125", "localhost", "127.0.0.1", "127.0.0.1:70000"] {
             assert!(parsed(&format!("--statsd-addr {bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn statsd_from_other_hosts_is_refused_unless_insecure() {
+        for addr in ["0.0.0.0:8125", "[::]:8125", "192.0.2.1:8125"] {
+            for command in ["", "doctor"] {
+                let message = parsed(&format!("--statsd-addr {addr} {command}")).expect_err(addr);
+                for word in ["--statsd-addr", addr, "listen on 127.0.0.1", "--insecure"] {
+                    assert!(message.contains(word), "{word}: {message}");
+                }
+            }
+            assert_eq!(run(&format!("--insecure --statsd-addr {addr}")).statsd.addr, addr.parse().ok());
+            // These take none.
+            for line in ["--simulate 3", "send --service a b=1"] {
+                assert!(parsed(&format!("--statsd-addr {addr} {line}")).is_ok(), "{line}");
+            }
         }
     }
 
@@ -552,5 +591,13 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    /// The server knows the agent's names by this list alone.
+    #[test]
+    fn the_agents_names_are_those_of_its_flags() {
+        let command = Cli::command();
+        let flags: BTreeSet<&str> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
+        assert_eq!(BTreeSet::from(gopherwatch_environment::AGENT), flags);
     }
 }

@@ -80,9 +80,13 @@ impl fmt::Display for Report {
     }
 }
 
-/// Makes every check.
-pub async fn run(options: &Options) -> Report {
+/// Makes every check. `unknown` are the variables of the environment that look like ours and are not.
+pub async fn run(options: &Options, unknown: &[String]) -> Report {
     let mut findings = server::look(options).await;
+    findings.extend(unknown.iter().map(|name| {
+        let advice = "is it misspelt? `gopherwatch-agent --help` names the variable of each flag";
+        Finding::doubtful("variable", format!("{name} is none that the agent or the server knows"), advice)
+    }));
     findings.extend(sources::look(options).await);
     Report(findings)
 }

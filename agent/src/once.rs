@@ -50,7 +50,7 @@ pub enum Error {
         server: Uri,
         /// Why.
         #[source]
-        source: tonic::transport::Error,
+        source: send::NoConnection,
     },
     /// The server, or something between, said no.
     #[error("sending to {server}: {}", send::describe(.status))]
@@ -74,8 +74,8 @@ pub enum Error {
 /// There was no receipt.
 pub async fn run(options: &Options) -> Result<Outcome, Error> {
     let server = || options.server.clone();
-    let channel =
-        send::endpoint(server()).connect().await.map_err(|source| Error::Connect { server: server(), source })?;
+    let endpoint = send::endpoint(server());
+    let channel = send::connect(&endpoint).await.map_err(|source| Error::Connect { server: server(), source })?;
     let report = encode(&MetricReport {
         service_name: options.service.clone(),
         instance: options.instance.clone().unwrap_or_default(),
@@ -87,7 +87,8 @@ pub async fn run(options: &Options) -> Result<Outcome, Error> {
     let service_id = options.service.parse().expect("a valid name is printable ASCII");
     // Each report begins a numbering of its own, so that none is taken for a repetition of an earlier one.
     let epoch = rand::random_range(1..=u64::MAX);
-    let request = send::request(tokio_stream::once(report), service_id, epoch, options.token.as_ref())?;
+    let request =
+        send::request(tokio_stream::once(report), service_id, epoch, clock::unix_nanos(), options.token.as_ref())?;
     let started = Instant::now();
     match timeout(RECEIPT_WAIT, send::call(channel, request)).await {
         Ok(Ok(answer)) => Ok(Outcome { summary: answer.into_inner(), durable_after: started.elapsed() }),

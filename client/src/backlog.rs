@@ -3,9 +3,12 @@
 //! What the reports are worth, and which of them are on a stream, is [`crate::buffer`]'s business. A backlog never fails: one
 //! that can no longer read what it kept says how much is lost, and one that cannot write keeps it in memory meanwhile.
 
+#[cfg(feature = "spool")]
 mod file;
 mod memory;
+#[cfg(feature = "spool")]
 mod spool;
+#[cfg(feature = "spool")]
 mod spool_dir;
 
 use std::fmt::Debug;
@@ -13,7 +16,9 @@ use std::fmt::Debug;
 use crate::codec::Encoded;
 
 pub(crate) use memory::Memory;
+#[cfg(feature = "spool")]
 pub(crate) use spool::{Spool, SpoolError};
+#[cfg(feature = "spool")]
 pub use spool_dir::Taken;
 
 /// A report that waits for its receipt.
@@ -21,7 +26,7 @@ pub use spool_dir::Taken;
 pub(crate) struct Waiting {
     /// The numbering that it belongs to.
     pub(crate) epoch: u64,
-    /// When it began to wait, milliseconds since 1970.
+    /// When it began to wait, milliseconds of the buffer's own time ([`crate::clock::Ages`]).
     pub(crate) since_ms: u64,
     pub(crate) report: Encoded,
 }
@@ -43,7 +48,7 @@ pub(crate) trait Backlog: Debug + Send {
     /// The report at `position`.
     fn get(&mut self, position: u64) -> Option<Waiting>;
 
-    /// Since when the oldest waits, milliseconds since 1970.
+    /// Since when the oldest waits.
     fn oldest_since_ms(&mut self) -> Option<u64>;
 
     /// Removes the `n_reports` oldest, or all if there are fewer.

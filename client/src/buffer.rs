@@ -3,16 +3,26 @@
 //! Bounded by size and age, in memory or on disk (`backlog`). The oldest report goes first, also when it is on the
 //! current stream, and sent = acknowledged + pending + dropped holds after every call (promise 7). A stream carries one
 //! numbering: what earlier processes left in the spool goes first, each epoch on a stream of its own.
+//!
+//! How long a report waits is reckoned in a time of the buffer's own, which goes on through a step of the wall clock and, in
+//! a spool, from one process to the next. A stream also carries the readings of one clock: the server takes the
+//! difference between its clock and ours as the stream opens, and readings from before a step have another one.
 
+#[cfg(feature = "spool")]
 use std::path::PathBuf;
 use std::time::Duration;
 
 use gopherwatch_proto::MAX_REPORT_BYTES;
+#[cfg(feature = "spool")]
 use slog::{Logger, error};
 
+#[cfg(feature = "spool")]
 pub use crate::backlog::Taken;
-use crate::backlog::{Backlog, Memory, Spool, SpoolError, Waiting};
-use crate::codec::Encoded;
+use crate::backlog::{Backlog, Memory, Waiting};
+#[cfg(feature = "spool")]
+use crate::backlog::{Spool, SpoolError};
+use crate::codec::{Encoded, reading_ms};
+#[cfg(feature = "spool")]
 use crate::error::chain;
 
 /// How much the buffer may hold, and for how long.
@@ -38,6 +48,7 @@ impl Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
     /// The directory of the spool; none: the buffer is in memory.
+    #[cfg(feature = "spool")]
     pub spool_dir: Option<PathBuf>,
     /// Other limits than the usual ones.
     pub limits: Option<Limits>,
@@ -56,6 +67,20 @@ pub struct Accounts {
     pub dropped: u64,
 }
 
+/// How far the clock of two readings may have moved between them and count as one: less than a server cares about.
+const SAME_CLOCK_MS: u64 = 10_000;
+
+/// A stream, as it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The numbering that all of its reports belong to.
+    pub epoch: u64,
+    /// What the clock says now by which its readings were taken, milliseconds since 1970.
+    pub clock_ms: u64,
+    /// How many were too old to go on it.
+    pub n_too_old: usize,
+}
+
 /// What a stream draws.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Drawn {
@@ -63,8 +88,8 @@ pub enum Drawn {
     Report(Encoded),
     /// No more for now.
     Nothing,
-    /// No more for this stream: the next report belongs to another numbering.
-    OtherEpoch,
+    /// No more for this stream: the next report belongs to another numbering, or was read by another clock.
+    OtherStream,
 }
 
 /// See the module.
@@ -76,6 +101,8 @@ pub struct Buffer {
     epoch: u64,
     /// The numbering of the current stream.
     stream_epoch: u64,
+    /// How far its readings' clock is ahead of the buffer's time, milliseconds.
+    stream_lead: i64,
     /// So many of the backlog's first are on the current stream.
     taken: u64,
     /// Reports on the current stream, ahead of those taken, whose copy made room for newer ones. Its receipt may still
@@ -97,6 +124,7 @@ impl Buffer {
     ///
     /// # Errors
     /// Another process has the spool.
+    #[cfg(feature = "spool")]
     pub fn open(options: &Options, epoch: u64, log: &Logger) -> Result<Self, Taken> {
         let in_memory = || Self::new(options.limits.unwrap_or(Limits::IN_MEMORY), epoch);
         let Some(dir) = &options.spool_dir else { return Ok(in_memory()) };
@@ -113,10 +141,29 @@ impl Buffer {
 
     fn over(backlog: Box<dyn Backlog>, limits: Limits, epoch: u64) -> Self {
         let sent = backlog.len();
-        Self { limits, backlog, epoch, stream_epoch: epoch, taken: 0, adrift: 0, sent, acknowledged: 0, dropped: 0 }
+        Self {
+            limits,
+            backlog,
+            epoch,
+            stream_epoch: epoch,
+            stream_lead: 0,
+            taken: 0,
+            adrift: 0,
+            sent,
+            acknowledged: 0,
+            dropped: 0,
+        }
     }
 
-    /// Adds reports, made at `now_ms` (milliseconds since 1970), and returns how many were dropped: older ones that made
+    /// Where this buffer's time goes on while the wall clock says `wall_ms`: behind what earlier processes left, by as much
+    /// as the wall clock went on since the last of it was read.
+    pub(crate) fn time_goes_on_at(&mut self, wall_ms: u64) -> u64 {
+        let Some(last) = self.backlog.len().checked_sub(1) else { return wall_ms };
+        let Some(last) = self.backlog.get(last) else { return wall_ms };
+        wall_ms.saturating_add_signed(lead(&last).map_or(0, i64::saturating_neg)).max(last.since_ms)
+    }
+
+    /// Adds reports, made at `now_ms` of the buffer's time, and returns how many were dropped: older ones that made
     /// room or were too old, and those that are larger than a server takes. On disk it is one transaction.
     pub fn push(&mut self, reports: impl IntoIterator<Item = Encoded>, now_ms: u64) -> usize {
         let mut n_too_large = 0;
@@ -136,22 +183,31 @@ impl Buffer {
         n_dropped
     }
 
-    /// Begins a stream: returns its numbering, that of the oldest report, and how many were too old to go on it.
-    pub fn open_stream(&mut self, now_ms: u64) -> (u64, usize) {
-        let n_evicted = self.make_room(now_ms);
-        if n_evicted > 0 {
+    /// Begins a stream of the oldest report's numbering and clock, at `now_ms` of the buffer's time, while the wall clock says
+    /// `wall_ms`.
+    pub fn open_stream(&mut self, now_ms: u64, wall_ms: u64) -> Opened {
+        let n_too_old = self.make_room(now_ms);
+        if n_too_old > 0 {
             self.backlog.flush();
         }
         let oldest = self.next();
+        let lead_now = wall_ms.cast_signed().saturating_sub(now_ms.cast_signed());
+        self.stream_lead = match oldest.as_ref().and_then(lead) {
+            // The usual case: one clock, and it says what time it is.
+            Some(lead) if !is_same_clock(lead, lead_now) => lead,
+            Some(_) | None => lead_now,
+        };
         self.stream_epoch = oldest.map_or(self.epoch, |waiting| waiting.epoch);
-        (self.stream_epoch, n_evicted)
+        let clock_ms = now_ms.saturating_add_signed(self.stream_lead);
+        Opened { epoch: self.stream_epoch, clock_ms, n_too_old }
     }
 
     /// The next report for the current stream, oldest first.
     pub fn take(&mut self) -> Drawn {
         match self.next() {
             None => Drawn::Nothing,
-            Some(waiting) if waiting.epoch != self.stream_epoch => Drawn::OtherEpoch,
+            Some(waiting) if waiting.epoch != self.stream_epoch => Drawn::OtherStream,
+            Some(waiting) if !self.is_by_the_streams_clock(&waiting) => Drawn::OtherStream,
             Some(waiting) => {
                 self.taken += 1;
                 Drawn::Report(waiting.report)
@@ -201,6 +257,10 @@ impl Buffer {
         self.backlog.n_lasting()
     }
 
+    fn is_by_the_streams_clock(&self, waiting: &Waiting) -> bool {
+        lead(waiting).is_none_or(|lead| is_same_clock(lead, self.stream_lead))
+    }
+
     fn next(&mut self) -> Option<Waiting> {
         loop {
             let next = self.backlog.get(self.taken);
@@ -247,6 +307,15 @@ impl Buffer {
     }
 }
 
+/// How far the clock by which it was read was ahead of the buffer's time, milliseconds: it is pushed when it is read.
+fn lead(waiting: &Waiting) -> Option<i64> {
+    Some(reading_ms(&waiting.report)?.cast_signed().saturating_sub(waiting.since_ms.cast_signed()))
+}
+
+fn is_same_clock(lead: i64, other: i64) -> bool {
+    lead.abs_diff(other) <= SAME_CLOCK_MS
+}
+
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
@@ -254,8 +323,11 @@ mod tests {
     use slog::{Discard, o};
     use tempfile::TempDir;
 
+    use gopherwatch_proto::v1::MetricReport;
+
     use super::*;
     use crate::backlog::OVERHEAD;
+    use crate::codec::encode;
 
     const ROOMY: Limits = Limits::IN_MEMORY;
     const EACH: usize = 8 + OVERHEAD;
@@ -282,7 +354,7 @@ mod tests {
         for i in 1..=n {
             buffer.push([report(i)], NOW);
         }
-        buffer.open_stream(NOW);
+        buffer.open_stream(NOW, NOW);
         buffer
     }
 
@@ -296,7 +368,7 @@ mod tests {
     fn take(buffer: &mut Buffer) -> Option<u64> {
         match buffer.take() {
             Drawn::Report(report) => Some(number(&report)),
-            Drawn::Nothing | Drawn::OtherEpoch => None,
+            Drawn::Nothing | Drawn::OtherStream => None,
         }
     }
 
@@ -370,7 +442,8 @@ mod tests {
             buffer.push([report(2)], NOW + 30_000);
             assert_eq!(buffer.push([report(3)], NOW + 60_000), 0, "a minute is allowed");
             assert_eq!(buffer.push([report(4)], NOW + 60_001), 1);
-            assert_eq!(buffer.open_stream(NOW + 90_001), (1, 1));
+            let opened = Opened { epoch: 1, clock_ms: NOW + 90_001, n_too_old: 1 };
+            assert_eq!(buffer.open_stream(NOW + 90_001, NOW + 90_001), opened);
             assert_eq!(take_all(&mut buffer), [3, 4]);
             assert_eq!(buffer.accounts(), Accounts { sent: 4, acknowledged: 0, pending: 2, dropped: 2 });
         });
@@ -386,13 +459,72 @@ mod tests {
         });
     }
 
+    /// A report that was read when the wall clock said so.
+    fn read_at(wall_ms: u64) -> Encoded {
+        encode(&MetricReport { time_unix_nano: wall_ms * 1_000_000, ..MetricReport::default() })
+    }
+
+    /// Reads and pushes two reports, half a minute after each other.
+    fn push_two(buffer: &mut Buffer, now_ms: u64, wall_ms: u64) {
+        for after in [0, 30_000] {
+            assert_eq!(buffer.push([read_at(wall_ms + after)], now_ms + after), 0);
+        }
+    }
+
+    /// The clocks of the streams that it takes to deliver everything, and how many reports went on each.
+    fn clocks(buffer: &mut Buffer, now_ms: u64, wall_ms: u64) -> Vec<(u64, u64)> {
+        let stream = || {
+            let opened = buffer.open_stream(now_ms, wall_ms);
+            assert_eq!(opened.n_too_old, 0);
+            while let Drawn::Report(_) = buffer.take() {}
+            let n_reports = buffer.on_stream();
+            buffer.settle(n_reports);
+            (n_reports > 0).then_some((opened.clock_ms, n_reports))
+        };
+        std::iter::from_fn(stream).collect()
+    }
+
     #[test]
-    fn a_clock_that_is_set_back_makes_nothing_old() {
+    fn readings_from_before_and_behind_a_step_of_the_clock_go_on_streams_with_its_time_of_either() {
+        const HOUR: u64 = 3_600_000;
         with_both(ROOMY, |mut buffer| {
-            buffer.push([report(1)], NOW);
-            assert_eq!(buffer.push([report(2)], 0), 0);
-            assert_eq!(take_all(&mut buffer), [1, 2]);
+            let (now, then) = (NOW + 60_000, NOW + 120_000);
+            push_two(&mut buffer, NOW, NOW);
+            push_two(&mut buffer, now, now + HOUR);
+            push_two(&mut buffer, then, then - HOUR);
+            let now = then + 60_000;
+            assert_eq!(clocks(&mut buffer, now, now - HOUR), [(now, 2), (now + HOUR, 2), (now - HOUR, 2)]);
         });
+    }
+
+    #[test]
+    fn a_clock_that_is_slewed_or_a_report_without_a_time_needs_no_stream_of_its_own() {
+        with_both(ROOMY, |mut buffer| {
+            push_two(&mut buffer, NOW, NOW);
+            push_two(&mut buffer, NOW + 60_000, NOW + 60_500);
+            buffer.push([read_at(0)], NOW + 90_000);
+            assert_eq!(clocks(&mut buffer, NOW + 90_000, NOW + 91_000), [(NOW + 91_000, 5)]);
+        });
+    }
+
+    #[test]
+    fn what_a_process_left_is_as_old_as_it_was_and_the_wall_clocks_time_since_then() {
+        const DAY: u64 = 86_400_000;
+        let dir = TempDir::new().expect("a folder");
+        assert_eq!(spooled(&dir, ROOMY, 1).time_goes_on_at(NOW), NOW);
+        // Its clock was set a day forward after the first two.
+        let mut buffer = spooled(&dir, ROOMY, 1);
+        push_two(&mut buffer, NOW, NOW);
+        push_two(&mut buffer, NOW + 60_000, NOW + 60_000 + DAY);
+        drop(buffer);
+        let mut buffer = spooled(&dir, ROOMY, 2);
+        let last = NOW + 90_000;
+        assert_eq!(buffer.time_goes_on_at(last + DAY + 5_000), last + 5_000);
+        // Set back meanwhile: nobody knows for how long it was away.
+        assert_eq!(buffer.time_goes_on_at(last - DAY), last);
+        assert_eq!(buffer.time_goes_on_at(0), last);
+        let now = buffer.time_goes_on_at(last + DAY + 5_000);
+        assert_eq!(clocks(&mut buffer, now, now + DAY), [(now, 2), (now + DAY, 2)]);
     }
 
     #[test]
@@ -429,7 +561,7 @@ mod tests {
         let mut buffer = filled(spooled(&dir, ROOMY, 8), 1);
         assert_eq!(buffer.accounts(), Accounts { sent: 6, acknowledged: 0, pending: 6, dropped: 0 });
         for (epoch, numbers) in [(u64::MAX, vec![1, 2]), (7, vec![1, 2, 3]), (8, vec![1])] {
-            assert_eq!(buffer.open_stream(NOW), (epoch, 0));
+            assert_eq!(buffer.open_stream(NOW, NOW), Opened { epoch, clock_ms: NOW, n_too_old: 0 });
             assert_eq!(take_all(&mut buffer), numbers);
             assert_eq!(buffer.take() == Drawn::Nothing, epoch == 8);
             buffer.settle(numbers.len() as u64);
@@ -452,7 +584,7 @@ mod tests {
             let acknowledged_before = self.receipted.len() as u64;
             let mut stream = Vec::new();
             let mut now = NOW;
-            buffer.open_stream(now);
+            buffer.open_stream(now, now);
             for _ in 0..100 {
                 now += rng.random_range(0..100);
                 match rng.random_range(0..10) {
@@ -468,7 +600,7 @@ mod tests {
                         buffer.settle(received as u64);
                         self.receipted.extend_from_slice(&stream[..received]);
                         stream.clear();
-                        buffer.open_stream(now);
+                        buffer.open_stream(now, now);
                     }
                 }
                 let accounts = buffer.accounts();

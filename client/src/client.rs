@@ -17,9 +17,11 @@ use tonic::transport::Uri;
 
 use crate::address::{self, AddressError};
 use crate::buffer::{self, Accounts, Limits};
+use crate::clock::Clock;
 use crate::error::chain;
 use crate::metrics::{Counter, Gauge, Metrics, NameError};
 use crate::reporter::Reporter;
+use crate::token::{Token, TokenError};
 use crate::trouble::{Say, Trouble};
 
 /// How long a client that is dropped waits for its last receipt.
@@ -43,6 +45,9 @@ pub enum ConnectError {
     /// The service's or the instance's name.
     #[error("{0:?} is no name: 1 to 128 of A-Z a-z 0-9 _ . : / - that begin with a letter or digit")]
     Name(String),
+    /// The file with the token.
+    #[error(transparent)]
+    Token(TokenError),
     /// There is no thread to report, or nothing to run on it.
     #[error("starting the thread that reports")]
     Thread(#[source] io::Error),
@@ -69,7 +74,9 @@ pub struct Builder {
     service: String,
     instance: Option<String>,
     interval: Duration,
+    token_file: Option<PathBuf>,
     buffer: buffer::Options,
+    clock: Clock,
     log: Logger,
 }
 
@@ -90,7 +97,9 @@ impl Client {
             service: service.to_owned(),
             instance: None,
             interval: Duration::from_secs(1),
+            token_file: None,
             buffer: buffer::Options::default(),
+            clock: Clock::default(),
             log: Logger::root(Discard, o!()),
         }
     }
@@ -183,17 +192,46 @@ impl Builder {
         Self { interval: interval.clamp(Duration::from_millis(10), Duration::from_secs(3600)), ..self }
     }
 
-    /// Keeps what is not receipted in this directory, so that the next process delivers it: one directory for each
-    /// process. One that cannot be used, or is another's, is told to the logger, and reports are kept in memory.
+    /// Gives the server the token in this file, for one that asks its agents for one. It is read anew for each stream, so that
+    /// another one may be put there at any time; [`Builder::connect`] refuses a file that holds none.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("token");
+    /// std::fs::write(&path, "s3cret\n")?; // its owner's alone to read: chmod 600
+    /// let watch = gopherwatch_client::Client::builder("http://127.0.0.1:50051", "checkout").token_file(&path).connect()?;
+    /// # watch.close(std::time::Duration::ZERO);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
-    pub fn spool_dir(self, dir: impl Into<PathBuf>) -> Self {
-        Self { buffer: buffer::Options { spool_dir: Some(dir.into()), ..self.buffer }, ..self }
+    pub fn token_file(self, path: impl Into<PathBuf>) -> Self {
+        Self { token_file: Some(path.into()), ..self }
+    }
+
+    /// Keeps what is not receipted in this directory, so that the next process delivers it: one directory for each
+    /// process. One that cannot be used, or is another's, is told to the logger, and reports are kept in memory. Of the
+    /// feature `spool`, which is on unless `default-features` are off.
+    #[cfg(feature = "spool")]
+    #[must_use]
+    pub fn spool_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.buffer.spool_dir = Some(dir.into());
+        self
     }
 
     /// How much may wait, and for how long.
     #[must_use]
-    pub fn limits(self, limits: Limits) -> Self {
-        Self { buffer: buffer::Options { limits: Some(limits), ..self.buffer }, ..self }
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.buffer.limits = Some(limits);
+        self
+    }
+
+    /// For tests: by another clock than the host's.
+    #[cfg(feature = "test-util")]
+    #[must_use]
+    pub fn clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Where it is said what goes wrong; without it, nowhere.
@@ -205,15 +243,16 @@ impl Builder {
     /// [`Client::connect`].
     ///
     /// # Errors
-    /// The address or a name is none, or no thread can be started.
+    /// The address or a name is none, the token's file holds none, or no thread can be started.
     pub fn connect(self) -> Result<Client, ConnectError> {
-        let Self { server, service, instance, interval, buffer, log } = self;
+        let Self { server, service, instance, interval, token_file, buffer, clock, log } = self;
         let uri: Uri =
             address::parse(&server).map_err(|source| ConnectError::Server { text: server.clone(), source })?;
         let instance = instance.unwrap_or_else(host_name);
         if let Some(bad) = [&service, &instance].into_iter().find(|name| !is_valid_name(name)) {
             return Err(ConnectError::Name(bad.clone()));
         }
+        let token = token_file.map(|path| Token::in_file(&path)).transpose().map_err(ConnectError::Token)?;
         let runtime: Runtime =
             RuntimeBuilder::new_current_thread().enable_all().build().map_err(ConnectError::Thread)?;
         let metrics = Arc::new(Metrics::default());
@@ -226,7 +265,9 @@ impl Builder {
             service,
             instance,
             interval,
+            token,
             buffer,
+            clock,
             metrics: Arc::clone(&metrics),
             accounts: Arc::clone(&accounts),
             log: log.clone(),

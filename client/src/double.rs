@@ -59,6 +59,7 @@ struct State {
     token: Option<String>,
     script: VecDeque<Act>,
     streams: Vec<Seen>,
+    n_refused: usize,
     most_open: usize,
 }
 
@@ -128,6 +129,15 @@ impl Double {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !wanted(&self.streams()) {
             assert!(Instant::now() < deadline, "{what} did not come: {:#?}", self.streams());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until a stream was refused for its token.
+    pub async fn until_refused(&self, what: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.state.lock().unwrap().n_refused == 0 {
+            assert!(Instant::now() < deadline, "{what} was not refused");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -226,6 +236,7 @@ impl MetricsService for Double {
         let wanted = self.state.lock().unwrap().token.as_ref().map(|token| format!("Bearer {token}"));
         let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         if wanted.is_some() && wanted.as_deref() != given {
+            self.state.lock().unwrap().n_refused += 1;
             return Err(Status::unauthenticated("no token, or another one"));
         }
         let (stream, act) = self.open(request.metadata());

@@ -11,13 +11,15 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
 use tokio_stream::Stream;
 
-use crate::buffer::{Accounts, Buffer, Drawn};
-use crate::clock;
+use crate::buffer::{Accounts, Buffer, Drawn, Opened};
+use crate::clock::{Ages, Clock};
 use crate::codec::Encoded;
 
 /// See the module. One task may wait in [`Outbox::ready`] or [`Outbox::finishing`] at a time.
 #[derive(Debug)]
 pub struct Outbox {
+    ages: Ages,
+    clock: Clock,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -35,8 +37,14 @@ struct State {
 impl Outbox {
     /// An outbox for what is in the buffer, and what is pushed.
     pub fn new(buffer: Buffer) -> Self {
+        Self::by(Clock::default(), buffer)
+    }
+
+    /// [`Outbox::new`] for reports whose readings are taken by this clock.
+    pub fn by(clock: Clock, mut buffer: Buffer) -> Self {
+        let ages = Ages::from(buffer.time_goes_on_at(clock.unix_millis()));
         let state = State { buffer, stream: 0, closing: false, finishing: false, waker: None };
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self { ages, clock, state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// Adds a report and returns how many were dropped: older ones that made room or were too old, or this one, too large.
@@ -46,7 +54,9 @@ impl Outbox {
 
     /// [`Outbox::push`] for the reports of one round, which a spool takes as one.
     pub fn push_all(&self, reports: impl IntoIterator<Item = Encoded>) -> usize {
-        self.change(|state| state.buffer.push(reports, clock::unix_millis()))
+        // Before the lock: a disk that hangs would make readings look older than they are.
+        let now_ms = self.ages.now_ms();
+        self.change(|state| state.buffer.push(reports, now_ms))
     }
 
     /// No report will come after those pushed: streams end by themselves once all are on their way.
@@ -88,8 +98,8 @@ impl Outbox {
         state.stream += 1;
         state.closing = false;
         state.waker = None;
-        let (epoch, n_too_old) = state.buffer.open_stream(clock::unix_millis());
-        Reports { outbox: Arc::clone(self), stream: state.stream, epoch, n_too_old }
+        let opened = state.buffer.open_stream(self.ages.now_ms(), self.clock.unix_millis());
+        Reports { outbox: Arc::clone(self), stream: state.stream, opened }
     }
 
     /// Ends the current stream's drawing; its receipt is still to come.
@@ -141,10 +151,8 @@ impl Outbox {
 pub struct Reports {
     outbox: Arc<Outbox>,
     stream: u64,
-    /// The numbering that all of them belong to.
-    pub epoch: u64,
-    /// How many were dropped as too old when the stream was opened.
-    pub n_too_old: usize,
+    /// What they have in common.
+    pub opened: Opened,
 }
 
 impl Stream for Reports {
@@ -157,7 +165,7 @@ impl Stream for Reports {
         }
         match state.buffer.take() {
             Drawn::Report(report) => return Poll::Ready(Some(report)),
-            Drawn::OtherEpoch => return Poll::Ready(None),
+            Drawn::OtherStream => return Poll::Ready(None),
             Drawn::Nothing => {}
         }
         if state.finishing {

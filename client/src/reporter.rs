@@ -11,13 +11,15 @@ use tonic::transport::Uri;
 
 use crate::buffer::{self, Accounts, Buffer, Limits};
 use crate::client::locked;
-use crate::clock;
+use crate::clock::Clock;
 use crate::codec::encode;
+#[cfg(feature = "spool")]
 use crate::error::chain;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::overflow::Overflow;
 use crate::send;
+use crate::token::Token;
 
 /// See the module. Service and instance are valid names.
 pub(crate) struct Reporter {
@@ -25,7 +27,9 @@ pub(crate) struct Reporter {
     pub(crate) service: String,
     pub(crate) instance: String,
     pub(crate) interval: Duration,
+    pub(crate) token: Option<Token>,
     pub(crate) buffer: buffer::Options,
+    pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     /// Kept up to date for whoever asks, who so never waits for a disk.
     pub(crate) accounts: Arc<Mutex<Accounts>>,
@@ -37,12 +41,9 @@ impl Reporter {
     pub(crate) async fn run(self, mut stopping: watch::Receiver<Option<Duration>>) {
         // 0 would mean "no epoch".
         let epoch = rand::random_range(1..=u64::MAX);
-        let buffer = Buffer::open(&self.buffer, epoch, &self.log).unwrap_or_else(|taken| {
-            warn!(self.log, "no spool: reports are kept in memory"; "error" => chain(&taken));
-            Buffer::new(self.buffer.limits.unwrap_or(Limits::IN_MEMORY), epoch)
-        });
-        let outbox = Arc::new(Outbox::new(buffer));
-        let delivery = send::Options::new(self.server.clone(), &self.service);
+        let outbox = Arc::new(Outbox::by(self.clock.clone(), self.buffer(epoch)));
+        let delivery =
+            send::Options { token: self.token.clone(), ..send::Options::new(self.server.clone(), &self.service) };
         let sender = tokio::spawn(send::run(delivery, Arc::clone(&outbox), self.log.clone()));
 
         let mut ticks = interval(self.interval);
@@ -59,7 +60,7 @@ impl Reporter {
             let n_dropped = outbox.push(encode(&MetricReport {
                 service_name: self.service.clone(),
                 instance: self.instance.clone(),
-                time_unix_nano: clock::unix_nanos(),
+                time_unix_nano: self.clock.unix_nanos(),
                 sequence,
                 metrics: self.metrics.read(Instant::now()),
                 leaving: leaving.is_some(),
@@ -78,5 +79,22 @@ impl Reporter {
         if accounts.pending > outbox.n_lasting() {
             warn!(self.log, "ended with undelivered reports, which are lost"; accounts);
         }
+    }
+
+    #[cfg(feature = "spool")]
+    fn buffer(&self, epoch: u64) -> Buffer {
+        Buffer::open(&self.buffer, epoch, &self.log).unwrap_or_else(|taken| {
+            warn!(self.log, "no spool: reports are kept in memory"; "error" => chain(&taken));
+            self.in_memory(epoch)
+        })
+    }
+
+    #[cfg(not(feature = "spool"))]
+    fn buffer(&self, epoch: u64) -> Buffer {
+        self.in_memory(epoch)
+    }
+
+    fn in_memory(&self, epoch: u64) -> Buffer {
+        Buffer::new(self.buffer.limits.unwrap_or(Limits::IN_MEMORY), epoch)
     }
 }

@@ -16,8 +16,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status};
 
-use crate::buffer::Accounts;
-use crate::clock;
+use crate::buffer::{Accounts, Opened};
 use crate::codec::{Encoded, EncodedReports};
 use crate::error::chain;
 use crate::outbox::Outbox;
@@ -76,7 +75,34 @@ pub fn endpoint(server: Uri) -> Endpoint {
         .tcp_nodelay(true)
 }
 
-/// A request for `reports`, with the metadata that every stream carries.
+/// How long finding the server and connecting to it may take. The system's own library asks each name server for 5 s: two of
+/// three may be dead. That it has no answer either is worth a word, and a reason to begin anew.
+const CONNECT_WAIT: Duration = Duration::from_secs(12);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum NoConnection {
+    /// Somebody said so.
+    #[error(transparent)]
+    Refused(tonic::transport::Error),
+    /// Nobody said anything.
+    #[error("no answer within {CONNECT_WAIT:?}, of a name server or the server")]
+    Silence,
+}
+
+/// Connects, within a bounded time: the endpoint's own limit does not hold for asking name servers.
+///
+/// # Errors
+/// There is no connection.
+pub async fn connect(endpoint: &Endpoint) -> Result<Channel, NoConnection> {
+    match timeout(CONNECT_WAIT, endpoint.connect()).await {
+        Ok(connected) => connected.map_err(NoConnection::Refused),
+        Err(_) => Err(NoConnection::Silence),
+    }
+}
+
+/// A request for `reports`, with the metadata that every stream carries; `clock_nanos` is what the clock says now by which
+/// they were read.
 ///
 /// # Errors
 /// There is no token where there should be one.
@@ -84,6 +110,7 @@ pub fn request<S>(
     reports: S,
     service_id: MetadataValue<Ascii>,
     epoch: u64,
+    clock_nanos: u64,
     token: Option<&Token>,
 ) -> Result<Request<S>, TokenError> {
     let mut request = Request::new(reports);
@@ -92,7 +119,7 @@ pub fn request<S>(
     }
     request.metadata_mut().insert(SERVICE_ID, service_id);
     request.metadata_mut().insert(AGENT_EPOCH, epoch.into());
-    request.metadata_mut().insert(AGENT_TIME, clock::unix_nanos().into());
+    request.metadata_mut().insert(AGENT_TIME, clock_nanos.into());
     Ok(request)
 }
 
@@ -145,7 +172,7 @@ enum Failure {
     #[error(transparent)]
     Token(TokenError),
     #[error("connecting")]
-    Connect(#[source] tonic::transport::Error),
+    Connect(#[source] NoConnection),
     #[error("streaming: {}", describe(.0))]
     Stream(Box<Status>),
     #[error("waiting {0:?} for the receipt")]
@@ -239,17 +266,18 @@ impl Sender {
     async fn stream(&mut self) -> Result<Summary, Failure> {
         let channel = match &self.channel {
             Some(channel) => channel.clone(),
-            None => self.channel.insert(self.endpoint.connect().await.map_err(Failure::Connect)?).clone(),
+            None => self.channel.insert(connect(&self.endpoint).await.map_err(Failure::Connect)?).clone(),
         };
         let is_proven = self.has_receipt && !self.trouble.is_there();
         let rotate = if is_proven { self.options.rotate } else { self.options.rotate.min(PROOF_AFTER) };
         let reports = self.outbox.open();
-        if reports.n_too_old > 0 {
-            warn!(self.log, "dropped reports that waited too long"; "reports" => reports.n_too_old, self.outbox.accounts());
+        let Opened { epoch, clock_ms, n_too_old } = reports.opened;
+        if n_too_old > 0 {
+            warn!(self.log, "dropped reports that waited too long"; "reports" => n_too_old, self.outbox.accounts());
         }
         let Options { service_id, token, .. } = &self.options;
-        let epoch = reports.epoch;
-        let request = request(reports, service_id.clone(), epoch, token.as_ref()).map_err(Failure::Token)?;
+        let request = request(reports, service_id.clone(), epoch, clock_ms.saturating_mul(1_000_000), token.as_ref())
+            .map_err(Failure::Token)?;
         let call = call(channel, request);
         tokio::pin!(call);
         tokio::select! {

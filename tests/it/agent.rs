@@ -15,7 +15,7 @@ use crate::support::{
 /// A running agent. It ends with its value.
 pub(crate) struct Agent {
     child: Child,
-    log: LogLines,
+    pub(crate) log: LogLines,
 }
 
 impl Agent {
@@ -30,6 +30,12 @@ impl Agent {
             .unwrap();
         let log = LogLines::read(child.stderr.take().unwrap());
         Self { child, log }
+    }
+
+    /// Kills it as the kernel would.
+    pub(crate) fn kill9(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Ends it in order.
@@ -55,7 +61,8 @@ fn command(args: &str) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_gopherwatch-server")).with_file_name("gopherwatch-agent");
     assert!(program.is_file(), "{} is not there: run `cargo build --workspace` first", program.display());
     let mut command = Command::new(program);
-    command.env_clear().args(args.split_whitespace());
+    // A developer's own `.env` may stand in the repository.
+    command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR")).args(args.split_whitespace());
     command
 }
 

@@ -21,6 +21,7 @@ mod no_data;
 mod one_alert;
 mod order;
 mod original_table;
+mod outage;
 mod overload;
 mod python_example;
 mod receipts;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use gopherwatch_client::{error::chain, send};
+use gopherwatch_client::{clock, error::chain, send};
 use gopherwatch_proto::v1::Summary;
 use jiff::fmt::rfc2822::DateTimeParser;
 use tokio::net::{TcpStream, lookup_host};
@@ -86,7 +86,8 @@ async fn talk(options: &Options) -> Vec<Finding> {
         Err(_) => return vec![not_ours(&format!("no answer within {WAIT:?}"))],
     };
     let service_id = "doctor".parse().expect("printable ASCII");
-    let request = match send::request(tokio_stream::empty(), service_id, 0, options.token.as_ref()) {
+    let request = match send::request(tokio_stream::empty(), service_id, 0, clock::unix_nanos(), options.token.as_ref())
+    {
         Ok(request) => request,
         Err(err) => return vec![Finding::broken("token", chain(&err), "put the server's agent token there")],
     };

@@ -5,13 +5,12 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 
 use gopherwatch_client::double::Double;
-use tokio::process::Command;
 
-const AGENT: &str = env!("CARGO_BIN_EXE_gopherwatch-agent");
+use crate::support::program;
 
 /// Its exit code, and what it says.
 async fn doctor(arguments: &[&str]) -> (i32, String) {
-    let output = Command::new(AGENT).arg("doctor").args(arguments).output().await.unwrap();
+    let output = program().arg("doctor").args(arguments).output().await.unwrap();
     (
         output.status.code().unwrap(),
         String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr),

@@ -4,7 +4,9 @@
 
 mod cgroup;
 mod doctor;
+mod environment;
 mod host;
+mod name;
 mod process;
 mod program;
 mod reported;

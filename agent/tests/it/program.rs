@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use tokio::process::{Child, Command as AsyncCommand};
-
 use gopherwatch_client::double::{Act, Double, Seen};
+use tokio::process::Child;
 
-const AGENT: &str = env!("CARGO_BIN_EXE_gopherwatch-agent");
+use crate::support::program;
 
 /// The agent, killed if the test fails.
 fn start(server: &str, arguments: &str) -> Child {
-    AsyncCommand::new(AGENT)
+    program()
         .args(["--server", server])
         .args(arguments.split_whitespace())
         .stderr(Stdio::null())
@@ -32,7 +31,7 @@ fn signal(agent: &Child, signal: &str) {
 }
 
 async fn run(arguments: &str) -> Output {
-    AsyncCommand::new(AGENT).args(arguments.split_whitespace()).output().await.unwrap()
+    program().args(arguments.split_whitespace()).output().await.unwrap()
 }
 
 fn reports(streams: &[Seen]) -> Vec<(u64, bool)> {
@@ -186,6 +185,8 @@ async fn wrong_usage_exits_64_and_help_exits_0() {
         "--process web=(",
         "--process w!b=nginx",
         "--process web=a --process web=b",
+        "--statsd-addr 0.0.0.0:0",
+        "doctor --statsd-addr 0.0.0.0:0",
         "--no-such-flag",
         "send cpu_percent=1",
         "send --service a cpu_percent",

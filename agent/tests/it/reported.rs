@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Stdio;
 
 use gopherwatch_client::double::{Double, Listening, Seen};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
+
+use crate::support::program;
 
 /// The double, and the agent that reports to it, killed if the test fails.
 pub(crate) struct Agent {
@@ -41,7 +43,7 @@ impl Agent {
     pub(crate) async fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let double = Double::new([]);
         let listening = double.listen("127.0.0.1:0").await;
-        let child = Command::new(env!("CARGO_BIN_EXE_gopherwatch-agent"))
+        let child = program()
             .args(["--server", &listening.addr.to_string(), "--service", "host", "--instance", "a"])
             .args(arguments)
             .envs(environment.iter().copied())

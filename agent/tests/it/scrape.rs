@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::Path;
-use std::process::{Command as StdCommand, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
-use crate::support::Agent;
+use crate::support::{Agent, program};
 
 const EXPORTER: &str = "/usr/bin/prometheus-node-exporter";
 
@@ -219,9 +219,8 @@ async fn a_bad_mapping_file_or_target_exits_64_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mapping.toml");
     fs::write(&path, "[[mapping]]\ndorp = [\"a\"]\n").unwrap();
-    let run =
-        |arguments: &[&str]| StdCommand::new(env!("CARGO_BIN_EXE_gopherwatch-agent")).args(arguments).output().unwrap();
-    let output = run(&["--mapping", path.to_str().unwrap()]);
+    let run = async |arguments: &[&str]| program().args(arguments).output().await.unwrap();
+    let output = run(&["--mapping", path.to_str().unwrap()]).await;
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(64), "{message}");
     assert!(message.contains("line 2, column 1: unknown field `dorp`"), "{message}");
@@ -233,7 +232,7 @@ async fn a_bad_mapping_file_or_target_exits_64_with_its_line() {
         &["--simulate", "3", "--scrape", "a=b:1"],
         &["--simulate", "3", "--statsd-socket", "/tmp/x"],
     ] {
-        assert_eq!(run(wrong).status.code(), Some(64), "{wrong:?}");
+        assert_eq!(run(wrong).await.status.code(), Some(64), "{wrong:?}");
     }
 }
 

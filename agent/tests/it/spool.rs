@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use gopherwatch_client::double::{Act, Double, Seen};
 use gopherwatch_proto::v1::MetricReport;
 
-const AGENT: &str = env!("CARGO_BIN_EXE_gopherwatch-agent");
+use crate::support::program;
 
 /// An agent with a spool, and its log.
 struct Agent {
@@ -21,8 +21,24 @@ struct Agent {
 
 impl Agent {
     fn start(server: &str, dir: &TempDir, arguments: &str) -> Self {
+        Self::start_as(program(), server, dir, arguments)
+    }
+
+    /// On a disk that is nearly full: no file may become larger than this, until [`Agent::has_room`].
+    fn start_on_full_disk(kib: u32, server: &str, dir: &TempDir, arguments: &str) -> Self {
+        let mut shell = Command::new("/bin/bash");
+        shell.args([
+            "-c",
+            &format!("ulimit -S -f {kib} && exec \"$0\" \"$@\""),
+            env!("CARGO_BIN_EXE_gopherwatch-agent"),
+        ]);
+        shell.env_clear().current_dir(dir.path());
+        Self::start_as(shell, server, dir, arguments)
+    }
+
+    fn start_as(mut command: Command, server: &str, dir: &TempDir, arguments: &str) -> Self {
         let log = dir.path().join("log");
-        let process = Command::new(AGENT)
+        let process = command
             .args(["--server", server, "--service", "web", "--instance", "a", "--interval", "20ms"])
             .args(["--log-level", "debug", "--log-format", "json", "--spool-dir"])
             .arg(dir.path().join("spool"))
@@ -45,6 +61,19 @@ impl Agent {
             assert!(Instant::now() < deadline, "{what} was not said: {log}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    async fn has_room(&self) {
+        let pid = self.process.id().unwrap().to_string();
+        assert!(Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:"]).status().await.unwrap().success());
+    }
+
+    /// Stops it in order.
+    async fn stop(&mut self) {
+        let pid = self.process.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        let code = tokio::time::timeout(Duration::from_secs(10), self.process.wait()).await.expect("it stops").unwrap();
+        assert_eq!(code.code(), Some(0));
     }
 
     async fn has_kept(&self, n_reports: u64) {
@@ -150,10 +179,7 @@ async fn a_stop_without_a_server_leaves_the_goodbye_for_the_next_start() {
     let server = nobody().await;
     let mut agent = Agent::start(&server, &dir, "");
     agent.has_kept(2).await;
-    let pid = agent.process.id().unwrap().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-    let code = tokio::time::timeout(Duration::from_secs(10), agent.process.wait()).await.expect("it stops").unwrap();
-    assert_eq!(code.code(), Some(0));
+    agent.stop().await;
     agent.says("that nothing is lost", |line| line.contains("what is not delivered is in the spool")).await;
 
     let double = Double::new([]);
@@ -170,11 +196,8 @@ async fn a_second_agent_on_the_same_spool_ends_with_a_message() {
     let server = nobody().await;
     let first = Agent::start(&server, &dir, "");
     first.has_kept(1).await;
-    let second = Command::new(AGENT)
-        .args(["--server", &server, "--spool-dir"])
-        .arg(dir.path().join("spool"))
-        .kill_on_drop(true)
-        .output();
+    let second =
+        program().args(["--server", &server, "--spool-dir"]).arg(dir.path().join("spool")).kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_secs(10), second).await.expect("it ends").unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
@@ -230,6 +253,52 @@ async fn a_full_spool_drops_the_oldest_and_says_how_many() {
     let (_, left) = &numberings(&double.streams())[0];
     assert!(left[0].sequence > 1, "the first round made room");
     assert!(left.is_sorted_by_key(|report| report.sequence));
+}
+
+/// Of 2,000 services each round takes half a MiB: the second is too much for the disk, the third for the buffer.
+const TOO_MUCH: &str = "--simulate 2000 --buffer-size 1MiB";
+
+/// Waits until an agent with too much has said so, and until its accounts say how much was dropped.
+async fn drops_the_oldest(agent: &Agent) {
+    agent.says("that the disk is full", |line| line.contains("cannot write the spool")).await;
+    agent.says("reports are dropped", |line| line.contains("reports are dropped, the oldest first")).await;
+    let balances = |line: &str| {
+        let [sent, pending, dropped] = ["sent", "pending", "dropped"].map(|key| figure(line, key));
+        dropped >= Some(2000) && sent == Some(pending.unwrap_or_default() + dropped.unwrap_or_default())
+    };
+    agent.says("the accounts", balances).await;
+}
+
+#[tokio::test]
+async fn on_a_full_disk_the_oldest_are_dropped_and_told_of_and_with_room_the_spool_is_written_again() {
+    let dir = TempDir::new().unwrap();
+    let server = nobody().await;
+    let agent = Agent::start_on_full_disk(600, &server, &dir, TOO_MUCH);
+    drops_the_oldest(&agent).await;
+    agent.has_room().await;
+    agent.says("that it is written again", |line| line.contains("the spool is written again")).await;
+    agent.kill().await;
+
+    let double = Double::new([]);
+    let _server = double.listen(&server).await;
+    let _agent = Agent::start(&server, &dir, "");
+    double.until("the live reports", |streams| numberings(streams).len() == 2).await;
+    let (_, left) = &numberings(&double.streams())[0];
+    assert!(left.len() > 2000 && left[0].sequence > 1, "the first round made room, a later one is there");
+    assert!(left.is_sorted_by_key(|report| report.sequence));
+}
+
+#[tokio::test]
+async fn a_stop_on_a_full_disk_exits_0_and_says_how_much_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let mut agent = Agent::start_on_full_disk(600, &nobody().await, &dir, TOO_MUCH);
+    drops_the_oldest(&agent).await;
+    agent.stop().await;
+    agent
+        .says("what is lost", |line| {
+            line.contains("stopped with undelivered reports, which are lost") && figure(line, "lost") >= Some(2000)
+        })
+        .await;
 }
 
 fn size(dir: &Path) -> u64 {

@@ -89,6 +89,17 @@ async fn a_unix_socket_takes_the_same() {
 }
 
 #[tokio::test]
+async fn other_hosts_may_send_where_that_is_said_to_be_fine() {
+    for (arguments, environment) in [(&["--insecure"][..], None), (&[], Some(("GOPHERWATCH_INSECURE", "true")))] {
+        let arguments = [&["--statsd-addr", "0.0.0.0:0"], arguments].concat();
+        let agent = Agent::start_with(&arguments, environment).await;
+        let addr = agent.statsd_addr().await.replace("0.0.0.0", "127.0.0.1");
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"queue:7|g", addr).unwrap();
+        agent.until_last("host/h1", &[("queue", 7.0)]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_taken_port_is_one_warning_and_the_host_is_reported() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let agent = Agent::start(&["--statsd-addr", &taken.local_addr().unwrap().to_string()]).await;

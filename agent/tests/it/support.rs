@@ -10,6 +10,13 @@ use gopherwatch_proto::v1::MetricReport;
 use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
+/// The program, without the caller's environment and away from a `.env` that may stand in the repository.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gopherwatch-agent"));
+    command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));
+    command
+}
+
 /// An agent of service `host`, instance `h1`, that reports to a double; killed when dropped.
 pub(crate) struct Agent {
     pub(crate) process: Child,
@@ -20,13 +27,18 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, None).await
+    }
+
+    pub(crate) async fn start_with(arguments: &[&str], environment: Option<(&str, &str)>) -> Self {
         let double = Double::new([]);
         let server = double.listen("127.0.0.1:0").await;
         let log = NamedTempFile::new().unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_gopherwatch-agent"))
+        let process = program()
             .args(["--server", &server.addr.to_string(), "--service", "host", "--instance", "h1"])
             .args(["--log-format", "json", "--interval", "200ms"])
             .args(arguments)
+            .envs(environment)
             .stderr(Stdio::from(log.reopen().unwrap()))
             .kill_on_drop(true)
             .spawn()

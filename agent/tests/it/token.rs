@@ -7,13 +7,12 @@ use std::time::Duration;
 use gopherwatch_client::double::Double;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
 
-const AGENT: &str = env!("CARGO_BIN_EXE_gopherwatch-agent");
+use crate::support::program;
 
 async fn send(server: &str, token_file: &str) -> Output {
     let arguments = ["send", "--server", server, "--service", "web", "--token-file", token_file, "cpu_percent=1"];
-    Command::new(AGENT).args(arguments).output().await.unwrap()
+    program().args(arguments).output().await.unwrap()
 }
 
 fn folder_with(token: &str) -> (TempDir, String) {
@@ -32,7 +31,7 @@ async fn with_a_wrong_token_reports_wait_and_with_the_right_one_they_arrive() {
     let server = double.listen("127.0.0.1:0").await;
     let (_folder, path) = folder_with("wrong\n");
     let address = server.addr.to_string();
-    let mut agent = Command::new(AGENT)
+    let mut agent = program()
         .args(["--server", &address, "--service", "web", "--interval", "100ms", "--token-file", &path])
         .stderr(Stdio::piped())
         .kill_on_drop(true)

@@ -11,6 +11,7 @@ pub(crate) struct Memory {
     bytes: usize,
 }
 
+#[cfg(feature = "spool")]
 impl Memory {
     pub(super) fn bytes(&self) -> usize {
         self.bytes

@@ -1,5 +1,6 @@
 //! A service that reports itself.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use gopherwatch_client::buffer::Accounts;
@@ -105,6 +106,24 @@ async fn what_one_process_could_not_deliver_the_next_one_does() {
     assert!(left.last().is_some_and(|report| report.leaving && value(report, "orders_count") == Some(5.0)));
     let epochs: Vec<u64> = double.streams().iter().map(|seen| seen.epoch).collect();
     assert!(epochs.len() == 2 && epochs[0] != epochs[1], "{epochs:?}");
+}
+
+/// A wrong token costs nothing but time: the right one, put into the same file, needs no new client.
+#[tokio::test]
+async fn a_server_that_asks_for_a_token_gets_the_one_that_is_in_the_file() {
+    let (double, dir) = (Double::new([]), TempDir::new().unwrap());
+    double.asks_for("s3cret");
+    let server = double.listen("127.0.0.1:0").await;
+    let path = dir.path().join("token");
+    assert!(matches!(fast(server.addr).token_file(&path).connect(), Err(ConnectError::Token(_))), "there is no file");
+    fs::write(&path, "wrong\n").unwrap();
+    let client = fast(server.addr).token_file(&path).connect().unwrap();
+    double.until_refused("the wrong token").await;
+    fs::write(&path, "s3cret\n").unwrap();
+    double.until("a report", |streams| !reports(streams).is_empty()).await;
+    let accounts = close(client, SOON).await;
+    assert_eq!(accounts, Accounts { acknowledged: accounts.sent, pending: 0, dropped: 0, ..accounts });
+    assert_eq!(double.receipted()[0].sequence, 1);
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub(crate) struct Row {
     pub(crate) reason: Option<String>,
     pub(crate) received_at: i64,
     pub(crate) stored_at: i64,
+    pub(crate) late: bool,
 }
 
 impl Row {
@@ -34,6 +35,7 @@ impl Row {
             reason: row["resolve_reason"].as_str().map(str::to_owned),
             received_at: micros(&row["received_at"]).unwrap(),
             stored_at: micros(&row["stored_at"]).unwrap(),
+            late: row["late"].as_bool().unwrap(),
         }
     }
 }
