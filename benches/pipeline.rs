@@ -24,11 +24,11 @@ use futures_util::future::join_all;
 use gopherwatch::{
     app::{App, Outcome},
     config::{Config, StoreConfig},
-    dispatch::{self, Chunk, Dispatcher, Item, Report, StreamAccount},
+    dispatch::{self, ByName, Chunk, Dispatcher, Item, StreamAccount},
     evaluate,
     journal::Entry,
     log::Format,
-    model::{InstanceKey, Metrics, Name, Timestamp},
+    model::{InstanceKey, Name, Timestamp},
     rule_file::RuleFile,
     rules::RuleSet,
     state::State,
@@ -104,7 +104,8 @@ struct Pipeline {
     state: Arc<State>,
     keys: Vec<Arc<InstanceKey>>,
     names: [Name; 4],
-    accounts: Vec<Arc<StreamAccount>>,
+    /// One stream for each lane.
+    streams: Vec<(Arc<StreamAccount>, ByName)>,
     chunk: usize,
     one_in: u64,
     round: u64,
@@ -143,7 +144,9 @@ impl Pipeline {
             state,
             keys: (0..N_INSTANCES).map(|n| Arc::new(InstanceKey::new(&format!("service-{n:04}"), "host"))).collect(),
             names: ["cpu_percent", "memory_percent", "request_count", "disk_percent"].map(Name::from),
-            accounts: (0..64).map(|epoch| Arc::new(StreamAccount::new(epoch, None))).collect(),
+            streams: (0..n_workers)
+                .map(|epoch| (Arc::new(StreamAccount::new(epoch as u64, None)), ByName::new(n_workers)))
+                .collect(),
             chunk: sizes.chunk,
             one_in,
             round: 0,
@@ -182,7 +185,8 @@ impl Pipeline {
     fn chunks(&mut self) -> Vec<(usize, Box<Chunk>)> {
         let n_lanes = self.state.n_lanes();
         let (received_at, arrived) = (Timestamp::now(), Instant::now());
-        let mut open: Vec<Vec<Vec<Item>>> = (0..n_lanes).map(|_| Vec::new()).collect();
+        let mut chunks: Vec<Vec<Box<Chunk>>> = (0..n_lanes).map(|_| Vec::new()).collect();
+        let mut n_packed = vec![0; n_lanes];
         for n in 0..N_REPORTS as u64 {
             let sequence = self.round * N_REPORTS as u64 + n + 1;
             let key = &self.keys[n as usize % N_INSTANCES];
@@ -190,33 +194,30 @@ impl Pipeline {
             let scattered = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
             let cpu = if self.one_in > 0 && scattered.is_multiple_of(self.one_in) { 97.5 } else { 12.5 };
             let values = [cpu, 40.0, sequence as f64, 60.0];
-            let metrics: Metrics = self.names.iter().cloned().zip(values).collect();
-            let report = Report { metrics, at: received_at, wire_time: sequence, sequence, leaving: false };
-            let item = Item { key: key.clone(), place: n, report: Some(report) };
-            let lane = &mut open[self.state.lane_of(key)];
-            match lane.last_mut() {
-                Some(items) if items.len() < self.chunk => items.push(item),
-                _ => {
-                    let mut items = Vec::with_capacity(self.chunk);
-                    items.push(item);
-                    lane.push(items);
-                }
+            let metrics: [(Name, f64); 4] = std::array::from_fn(|idx| (self.names[idx].clone(), values[idx]));
+            let item = Item { place: n, wire_time: sequence, sequence, ..Item::default() };
+            let lane_idx = self.state.lane_of(key);
+            let (account, packed) = &mut self.streams[lane_idx];
+            packed.put(lane_idx, key, item, &metrics);
+            n_packed[lane_idx] += 1;
+            if n_packed[lane_idx] % self.chunk == 0 {
+                chunks[lane_idx].extend(packed.packer().chunk(lane_idx, account, received_at, arrived));
             }
+        }
+        for (lane_idx, (account, packed)) in self.streams.iter_mut().enumerate() {
+            chunks[lane_idx].extend(packed.packer().chunk(lane_idx, account, received_at, arrived));
         }
         self.round += 1;
         self.n_sent += N_REPORTS as u64;
-        let mut chunks = Vec::new();
-        let most = open.iter().map(Vec::len).max().unwrap_or(0);
-        let mut lanes: Vec<_> = open.into_iter().map(Vec::into_iter).collect();
+        // Lane by lane in turns, as a server's streams are.
+        let most = chunks.iter().map(Vec::len).max().unwrap_or(0);
+        let mut lanes: Vec<_> = chunks.into_iter().map(Vec::into_iter).collect();
+        let mut in_turns = Vec::new();
         for _ in 0..most {
-            for (lane_idx, lane) in lanes.iter_mut().enumerate() {
-                if let Some(items) = lane.next() {
-                    let stream = self.accounts[lane_idx].clone();
-                    chunks.push((lane_idx, Box::new(Chunk { items, stream, received_at, arrived })));
-                }
-            }
+            let next = lanes.iter_mut().enumerate().filter_map(|(lane_idx, lane)| Some((lane_idx, lane.next()?)));
+            in_turns.extend(next);
         }
-        chunks
+        in_turns
     }
 
     fn stop(self) {

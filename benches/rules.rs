@@ -61,7 +61,7 @@ impl Fleet {
         let at = Timestamp::from_micros(1_800_000_000_000_000).plus(Duration::from_secs(self.rounds));
         for (n, instance) in self.instances.iter_mut().enumerate() {
             let value = |metric: usize| ((n + metric * 7) as u64 + self.rounds) as f64 % 80.0;
-            let metrics: [(Name, f64); 4] = std::array::from_fn(|metric| (self.names[metric].clone(), value(metric)));
+            let metrics: [(&Name, f64); 4] = std::array::from_fn(|metric| (&self.names[metric], value(metric)));
             let key = instance.key.clone();
             let reading = Reading {
                 key: &key,

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use slog::{Logger, error};
 
 use crate::{
-    dispatch::{Chunk, Dispatcher, Item, Report, StreamAccount},
+    dispatch::{ByName, Chunk, Dispatcher, Item},
     model::{InstanceKey, Timestamp},
     rules::ACCOUNTS,
     state::State,
@@ -50,9 +50,10 @@ pub fn start(
                 error!(log, "the accounts do not balance: please report this fault"; "difference" => difference,
                     "balance" => ?stats.balance());
             }
-            let chunk = chunk(&key, difference, difference == 0);
+            let lane_idx = state.lane_of(&key);
+            let chunk = chunk(lane_idx, &key, difference, difference == 0);
             // Without room it is told the next time.
-            let _ = dispatcher.try_dispatch(state.lane_of(&key), chunk);
+            let _ = dispatcher.try_dispatch(lane_idx, chunk);
         }
     };
     thread::Builder::new().name("accounts".to_owned()).spawn(run)
@@ -78,13 +79,13 @@ fn difference(balance: &Balance) -> u64 {
 }
 
 /// A report of the difference, the last one if there is none any longer.
-fn chunk(key: &Arc<InstanceKey>, difference: u64, leaving: bool) -> Box<Chunk> {
+fn chunk(lane_idx: usize, key: &Arc<InstanceKey>, difference: u64, leaving: bool) -> Box<Chunk> {
     let now = Timestamp::now();
-    let metrics = [("balance_difference".into(), difference as f64)].into_iter().collect();
-    let report = Report { metrics, at: now, wire_time: 0, sequence: 0, leaving };
-    let item = Item { key: key.clone(), place: 0, report: Some(report) };
-    let stream = Arc::new(StreamAccount::default());
-    Box::new(Chunk { items: vec![item], stream, received_at: now, arrived: Instant::now() })
+    let mut reports = ByName::new(lane_idx + 1);
+    let item = Item { leaving, ..Item::default() };
+    reports.put(lane_idx, key, item, &[("balance_difference".into(), difference as f64)]);
+    let chunk = reports.packer().chunk(lane_idx, &Arc::default(), now, Instant::now());
+    chunk.expect("it has been packed")
 }
 
 #[cfg(test)]

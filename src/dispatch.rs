@@ -4,6 +4,7 @@
 //! instance's reports in order (I2). Holding a slot means that the lane has room (I3).
 
 mod account;
+mod pack;
 
 use std::{
     sync::{
@@ -20,9 +21,10 @@ use tokio::{
 };
 
 pub use account::{StreamAccount, Tally};
+pub use pack::{Address, ByName, Known, Names, News, Packer, Reading, Told, Whose};
 
 use crate::{
-    model::{InstanceKey, Metrics, Timestamp},
+    model::{InstanceKey, Timestamp},
     rules::RuleSet,
     stats::Stats,
 };
@@ -36,30 +38,23 @@ const METRICS_PER_SLOT: usize = 16;
 /// Room in a lane for turns that hold no slot: the one tick and the one turn of control that may wait.
 const SLOTLESS_TURNS: usize = 2;
 
-/// One valid report, or the sign of life that a refused one still is.
-#[derive(Debug)]
+/// One valid report. Whose it is, and its metrics, are numbers that the stream has told the lane the names of.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Item {
-    /// Whose.
-    pub key: Arc<InstanceKey>,
+    /// The instance's number.
+    pub instance: u32,
+    /// Where its readings begin among those of its chunk.
+    pub first: u32,
+    /// How many readings it has.
+    pub n_readings: u16,
+    /// Whether it is the last one of an orderly stop.
+    pub leaving: bool,
     /// Its place in the stream, from 0.
     pub place: u64,
-    /// What it says; `None`: refused, and only a sign of life.
-    pub report: Option<Report>,
-}
-
-/// What one valid report says.
-#[derive(Debug)]
-pub struct Report {
-    /// The readings.
-    pub metrics: Metrics,
-    /// When they were taken; the server's time if the report does not say.
-    pub at: Timestamp,
-    /// The time as it stood on the wire; 0: none.
+    /// The time as it stood on the wire; 0: none, the server's counts.
     pub wire_time: u64,
     /// Its number; 0: none.
     pub sequence: u64,
-    /// Whether it is the last one of an orderly stop.
-    pub leaving: bool,
 }
 
 /// Reports of one stream for one lane, in the order in which they were sent.
@@ -67,6 +62,14 @@ pub struct Report {
 pub struct Chunk {
     /// The reports; at most [`MAX_CHUNK`].
     pub items: Vec<Item>,
+    /// The readings of all reports, one report's behind another's.
+    pub readings: Vec<Reading>,
+    /// Whose reports were refused: still signs of life.
+    pub signs: Vec<Arc<InstanceKey>>,
+    /// Names that the lane has not been told yet.
+    pub news: News,
+    /// What it has been told.
+    pub told: Arc<Told>,
     /// The stream that they came on.
     pub stream: Arc<StreamAccount>,
     /// When they were read, by the server's clock.
@@ -77,13 +80,17 @@ pub struct Chunk {
 
 impl Chunk {
     fn weight(&self) -> usize {
-        let metrics: usize = self.items.iter().filter_map(|i| i.report.as_ref()).map(|r| r.metrics.len()).sum();
-        self.items.len() + metrics / METRICS_PER_SLOT
+        self.items.len() + self.signs.len() + self.readings.len() / METRICS_PER_SLOT
     }
 
-    /// How many reports are in it that wait for a decision.
-    pub fn n_reports(&self) -> usize {
-        self.items.iter().filter(|item| item.report.is_some()).count()
+    /// The readings of one of its reports.
+    pub fn readings_of(&self, item: &Item) -> &[Reading] {
+        &self.readings[item.first as usize..][..usize::from(item.n_readings)]
+    }
+
+    /// When the readings of one of its reports were taken; when it was read if it does not say.
+    pub fn time_of(&self, item: &Item) -> Timestamp {
+        Timestamp::from_wire(item.wire_time).filter(|_| item.wire_time > 0).unwrap_or(self.received_at)
     }
 }
 
@@ -217,7 +224,7 @@ impl Dispatcher {
     }
 
     fn admit(&self, lane: &Lane, chunk: Box<Chunk>, slot: OwnedSemaphorePermit) -> Result<(), DispatchError> {
-        let n_reports = chunk.n_reports();
+        let n_reports = chunk.items.len();
         self.stats.received.inc_by(n_reports as u64);
         self.stats.queued.inc_by(n_reports as i64);
         chunk.stream.admit(n_reports as u64);

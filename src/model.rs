@@ -14,7 +14,7 @@ pub use address::is_internal;
 pub use alert::{
     Alert, Event, EventKind, Evidence, EvidencePoint, LifeEvent, MAX_LIFE_EVENTS, RaiseId, ResolveReason, Severity,
 };
-pub use instance::{InstanceKey, Metrics, Name};
+pub use instance::{InstanceKey, Name, Readings, readings};
 pub use reject::Rejection;
 pub use timestamp::Timestamp;
 pub use wall_clock::WallClock;

@@ -7,6 +7,7 @@ mod instance;
 mod life;
 mod marks;
 mod presence;
+mod seat;
 mod view;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
     },
 };
 
+use indexmap::IndexMap;
 use parking_lot::RwLock;
 use uuid::Uuid;
 
@@ -25,6 +27,7 @@ pub use instance::{InstanceState, Known, WindowRows};
 pub use life::{Arrival, Deadlines};
 pub use marks::{Mark, Marks, Numbering};
 pub use presence::{Heard, Hearing, Presence, Silence, TICK_EVERY};
+pub use seat::Seat;
 pub use view::{InstanceView, RuleCount, Status};
 
 use crate::model::{Alert, InstanceKey, Name};
@@ -33,7 +36,7 @@ use crate::model::{Alert, InstanceKey, Name};
 const SHARDS_PER_LANE: usize = 16;
 
 /// The instances of one shard.
-pub type Shard = HashMap<Arc<InstanceKey>, InstanceState, foldhash::fast::FixedState>;
+pub type Shard = IndexMap<Arc<InstanceKey>, InstanceState, foldhash::fast::FixedState>;
 
 /// Every instance known.
 #[derive(Debug)]
@@ -73,6 +76,16 @@ impl State {
     /// The shards of a lane, which that lane alone writes.
     pub fn shards_of_lane(&self, lane_idx: usize) -> &[RwLock<Shard>] {
         &self.shards[lane_idx * SHARDS_PER_LANE..(lane_idx + 1) * SHARDS_PER_LANE]
+    }
+
+    /// Where an instance is, or would be, for a lane that will ask for it again and again.
+    pub fn seat(&self, lane_idx: usize, key: &Arc<InstanceKey>) -> Seat {
+        let shard_idx = Self::shard_in_lane(key);
+        let shard = self.shards_of_lane(lane_idx)[shard_idx].read();
+        match shard.get_full(key) {
+            Some((place, own, _)) => Seat::new(own.clone(), shard_idx, Some(place)),
+            None => Seat::new(key.clone(), shard_idx, None),
+        }
     }
 
     /// Takes room for one more instance; false: there is none.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::gopherwatch::{
-    model::{Event, InstanceKey, Name, Timestamp},
+    model::{Event, InstanceKey, Name, Timestamp, readings},
     rules::{Hush, Progress, Reading, Rule, RuleSet, evaluate, look, parse_file},
 };
 
@@ -99,6 +99,7 @@ fn play(rules: Vec<Rule>) -> Vec<Event> {
             .filter(|place| present(*place))
             .map(|place| (names[place].clone(), value(place)))
             .collect();
+        let metrics = readings(&metrics);
         let reading = Reading {
             key: &key,
             metrics: &metrics,

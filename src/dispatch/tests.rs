@@ -1,28 +1,16 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::Metrics;
+use crate::model::Name;
 
 fn chunk(account: &Arc<StreamAccount>, n_reports: usize, n_metrics: usize) -> Box<Chunk> {
     let key = Arc::new(InstanceKey::new("web", "a"));
-    let metrics: Metrics = (0..n_metrics).map(|n| (format!("m{n}").into(), 1.0)).collect();
-    let item = |place| Item {
-        key: key.clone(),
-        place,
-        report: Some(Report {
-            metrics: metrics.clone(),
-            at: Timestamp::default(),
-            wire_time: 0,
-            sequence: place + 1,
-            leaving: false,
-        }),
-    };
-    Box::new(Chunk {
-        items: (0..n_reports as u64).map(item).collect(),
-        stream: account.clone(),
-        received_at: Timestamp::default(),
-        arrived: Instant::now(),
-    })
+    let metrics: Vec<(Name, f64)> = (0..n_metrics).map(|n| (format!("m{n}").into(), 1.0)).collect();
+    let mut reports = ByName::new(1);
+    for place in 0..n_reports as u64 {
+        reports.put(0, &key, Item { place, sequence: place + 1, ..Item::default() }, &metrics);
+    }
+    reports.packer().chunk(0, account, Timestamp::default(), Instant::now()).expect("it has been packed")
 }
 
 fn lane(queue_reports: usize) -> (Dispatcher, LaneQueue, Arc<Stats>) {

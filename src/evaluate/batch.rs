@@ -10,6 +10,8 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::{RwLock, RwLockWriteGuard};
+
 use gopherwatch_proto::MAX_METRICS;
 use rayon::{
     ThreadPool,
@@ -17,17 +19,19 @@ use rayon::{
 };
 
 use crate::{
-    dispatch::{Chunk, Item, Report, Tally},
+    dispatch::{Chunk, Item, Known, Tally},
     journal::Snapshot,
-    model::{Event, EventKind, InstanceKey, Rejection},
+    model::{Event, EventKind, InstanceKey, Name, Readings, Rejection, Timestamp},
     rules::{Progress, Reading, Rule, RuleSet, evaluate, evaluate_one},
-    state::{Arrival, Heard, InstanceState, Numbering, Shard, State},
+    state::{Arrival, Heard, InstanceState, Numbering, Seat, Shard, State},
 };
 
 /// Reports from which on sharing a batch out pays. A lane alone takes some 0.5 µs a report, and handing a batch to the
 /// pool and waiting for it costs some 40 µs: on two cores that was even between 256 and 512, and a gain from 1,024 on
 /// (`cargo bench --bench pipeline share`, benches/README.md). The lanes of a flooded server gather such batches.
 pub const PARALLEL_FROM: usize = 1_024;
+/// Reports that one thread takes before it lets the readers of its shards in.
+const MAX_UNDER_LOCK: usize = 256;
 
 /// A batch, and what it is held against.
 pub(super) struct Work<'a> {
@@ -77,32 +81,47 @@ struct Part {
     changed: Vec<Arc<InstanceKey>>,
 }
 
+/// A chunk with the names behind its numbers.
+struct Named<'a> {
+    chunk: &'a Chunk,
+    seats: &'a [Seat],
+    readings: Vec<(&'a Name, f64)>,
+}
+
+impl<'a> Named<'a> {
+    fn new(chunk: &'a Chunk, known: &'a Known) -> Self {
+        let readings = chunk.readings.iter().map(|(number, value)| (&known.names[*number as usize], *value)).collect();
+        Self { chunk, seats: &known.seats, readings }
+    }
+
+    fn seat(&self, item: &Item) -> &'a Seat {
+        &self.seats[item.instance as usize]
+    }
+
+    fn readings_of(&self, item: &Item) -> &Readings<'a> {
+        &self.readings[item.first as usize..][..usize::from(item.n_readings)]
+    }
+}
+
 impl Work<'_> {
     pub(super) fn run(&self, lane_idx: usize, pool: &ThreadPool) -> Done {
         let shards = self.state.shards_of_lane(lane_idx);
-        let mut positions: Vec<Vec<Position>> = vec![Vec::new(); shards.len()];
-        let mut n_items = 0;
-        for (chunk_idx, chunk) in self.chunks.iter().enumerate() {
-            n_items += chunk.items.len();
-            for (item_idx, item) in chunk.items.iter().enumerate() {
-                positions[State::shard_in_lane(&item.key)].push((chunk_idx, item_idx));
+        let seat = |key: &Arc<InstanceKey>| self.state.seat(lane_idx, key);
+        let known: Vec<_> = self.chunks.iter().map(|chunk| chunk.told.learn(&chunk.news, seat)).collect();
+        let chunks: Vec<_> = self.chunks.iter().zip(&known).map(|(chunk, known)| Named::new(chunk, known)).collect();
+        for chunk in self.chunks {
+            for key in &chunk.signs {
+                if let Some(instance) = shards[State::shard_in_lane(key)].write().get_mut(key) {
+                    instance.silence.heard_sign(self.now);
+                    instance.last_seen = chunk.received_at;
+                }
             }
         }
-        let touched = || shards.iter().zip(&positions).filter(|(_, positions)| !positions.is_empty());
-        let parallel = n_items >= self.parallel_from && pool.current_num_threads() > 1 && touched().nth(1).is_some();
-        let parts: Vec<Part> = if parallel {
-            let mut locked: Vec<_> = touched().map(|(shard, positions)| (shard.write(), positions)).collect();
-            let work: Vec<_> = locked.iter_mut().map(|(shard, positions)| (&mut **shard, *positions)).collect();
-            pool.install(|| work.into_par_iter().map(|(shard, positions)| self.part(shard, positions)).collect())
-        } else {
-            touched().map(|(shard, positions)| self.part(&mut shard.write(), positions)).collect()
-        };
-        let mut done = Done {
-            tallies: vec![Tally::default(); self.chunks.len()],
-            evaluations: vec![0; self.rules.rules.len()],
-            parallel,
-            ..Done::default()
-        };
+        let n_items: usize = self.chunks.iter().map(|chunk| chunk.items.len()).sum();
+        let parallel = n_items >= self.parallel_from && pool.current_num_threads() > 1;
+        let parts = if parallel { self.shared_out(&chunks, shards, pool) } else { vec![self.in_turn(&chunks, shards)] };
+        let mut done = self.nothing_done();
+        done.parallel = parallel;
         let mut events = Vec::new();
         for part in parts {
             events.extend(part.events);
@@ -113,43 +132,74 @@ impl Work<'_> {
         done
     }
 
-    fn part(&self, shard: &mut Shard, positions: &[Position]) -> Part {
-        let done = Done {
-            tallies: vec![Tally::default(); self.chunks.len()],
-            evaluations: vec![0; self.rules.rules.len()],
-            ..Done::default()
-        };
-        let mut part = Part { done, events: Vec::new(), changed: Vec::new() };
-        for &position in positions {
-            let chunk = &*self.chunks[position.0];
-            self.item(shard, chunk, &chunk.items[position.1], position, &mut part);
-        }
-        // Taken after the last report of the batch: events and marks reach the journal at one point.
-        part.changed.dedup();
-        for key in std::mem::take(&mut part.changed) {
-            if let Some(instance) = shard.get_mut(&key).filter(|instance| instance.unsaved) {
-                part.done.snapshots.push(Snapshot::of(instance));
+    /// Every report by this thread, in their order.
+    fn in_turn(&self, chunks: &[Named<'_>], shards: &[RwLock<Shard>]) -> Part {
+        let mut part = Part { done: self.nothing_done(), events: Vec::new(), changed: Vec::new() };
+        let mut locked: Vec<Option<RwLockWriteGuard<'_, Shard>>> = shards.iter().map(|_| None).collect();
+        let mut n_under_lock = 0;
+        for (chunk_idx, named) in chunks.iter().enumerate() {
+            for (item_idx, item) in named.chunk.items.iter().enumerate() {
+                if n_under_lock == MAX_UNDER_LOCK {
+                    n_under_lock = 0;
+                    locked.fill_with(|| None);
+                }
+                n_under_lock += 1;
+                let shard_idx = named.seat(item).shard;
+                let shard = locked[shard_idx].get_or_insert_with(|| shards[shard_idx].write());
+                self.item(shard, named, item, (chunk_idx, item_idx), &mut part);
             }
         }
+        drop(locked);
+        part.snapshots(|key, take| {
+            shards[State::shard_in_lane(key)].write().get_mut(key).map(take);
+        });
         part
     }
 
-    fn item(&self, shard: &mut Shard, chunk: &Chunk, item: &Item, position: Position, part: &mut Part) {
-        let Some(report) = &item.report else {
-            if let Some(instance) = shard.get_mut(&item.key) {
-                instance.silence.heard_sign(self.now);
-                instance.last_seen = chunk.received_at;
+    /// The reports of each shard by one helper, in their order.
+    fn shared_out(&self, chunks: &[Named<'_>], shards: &[RwLock<Shard>], pool: &ThreadPool) -> Vec<Part> {
+        let mut positions: Vec<Vec<Position>> = vec![Vec::new(); shards.len()];
+        for (chunk_idx, named) in chunks.iter().enumerate() {
+            for (item_idx, item) in named.chunk.items.iter().enumerate() {
+                positions[named.seat(item).shard].push((chunk_idx, item_idx));
             }
-            return;
+        }
+        let touched = shards.iter().zip(&positions).filter(|(_, positions)| !positions.is_empty());
+        let mut locked: Vec<_> = touched.map(|(shard, positions)| (shard.write(), positions)).collect();
+        let work: Vec<_> = locked.iter_mut().map(|(shard, positions)| (&mut **shard, *positions)).collect();
+        let part = |(shard, positions): (&mut Shard, &Vec<Position>)| {
+            let mut part = Part { done: self.nothing_done(), events: Vec::new(), changed: Vec::new() };
+            for &position in positions {
+                let named = &chunks[position.0];
+                self.item(shard, named, &named.chunk.items[position.1], position, &mut part);
+            }
+            part.snapshots(|key, take| {
+                shard.get_mut(key).map(take);
+            });
+            part
         };
+        pool.install(|| work.into_par_iter().map(part).collect())
+    }
+
+    fn nothing_done(&self) -> Done {
+        Done {
+            tallies: vec![Tally::default(); self.chunks.len()],
+            evaluations: vec![0; self.rules.rules.len()],
+            ..Done::default()
+        }
+    }
+
+    fn item(&self, shard: &mut Shard, named: &Named<'_>, item: &Item, position: Position, part: &mut Part) {
+        let (chunk, seat, readings) = (named.chunk, named.seat(item), named.readings_of(item));
+        let key = &seat.key;
         let tally = &mut part.done.tallies[position.0];
         let mut reject = |why, tally: &mut Tally| {
             tally.rejected += 1;
             *part.done.rejected.entry(why).or_default() += 1;
         };
         let epoch = chunk.stream.epoch;
-        let judge = |instance: &InstanceState| instance.marks.judge(epoch, report.sequence, report.wire_time);
-        let instance = match shard.get_mut(&item.key) {
+        let judge = |instance: &InstanceState| instance.marks.judge(epoch, item.sequence, item.wire_time);
+        let instance = match seat.find(shard) {
             Some(instance) if instance.is_shown() => instance,
             // What it sent before it was forgotten does not bring it back.
             Some(instance) if judge(instance) == Numbering::Duplicate => instance,
@@ -158,18 +208,18 @@ impl Work<'_> {
                 instance
             }
             None if self.state.try_add_instance() => {
-                let mut fresh = InstanceState::new(item.key.clone(), self.rules.plan(&item.key), self.now);
+                let mut fresh = InstanceState::new(key.clone(), self.rules.plan(key), self.now);
                 // Counting from the clock, not from 0: an instance that was forgotten for good, a new journal or another
                 // server on the same database never counts the same raise again.
                 fresh.progress.raises = chunk.received_at.as_nanos().unsigned_abs();
-                shard.entry(item.key.clone()).or_insert(fresh)
+                let place = shard.insert_full(key.clone(), fresh).0;
+                seat.note(place);
+                &mut shard[place]
             }
             Some(_) | None => return reject(Rejection::InstanceCap, tally),
         };
         instance.last_seen = chunk.received_at;
-        if instance.metrics.len() + report.metrics.len() > MAX_METRICS
-            && instance.n_metrics_with(&report.metrics) > MAX_METRICS
-        {
+        if instance.metrics.len() + readings.len() > MAX_METRICS && instance.n_metrics_with(readings) > MAX_METRICS {
             instance.silence.heard_sign(self.now);
             return reject(Rejection::MetricCap, tally);
         }
@@ -181,23 +231,24 @@ impl Work<'_> {
             return;
         }
         if numbering == Numbering::Anew {
-            part.done.restarted.push(item.key.clone());
+            part.done.restarted.push(key.clone());
         }
         // The pure part comes first: if it panics, nothing has changed, and only this report is refused.
-        let reading = reading(chunk, item, report);
+        let at = chunk.time_of(item);
+        let reading = reading(chunk, item, key, readings, at);
         let verdict = catch_unwind(AssertUnwindSafe(|| evaluate(&instance.progress, &reading)));
         let outcome = match verdict {
             Ok(outcome) => outcome,
             Err(panic) => {
                 let rule = culprit(&instance.progress, &reading);
-                part.done.panics.push(Panic { message: panic_message(&*panic), key: item.key.clone(), rule });
+                part.done.panics.push(Panic { message: panic_message(&*panic), key: key.clone(), rule });
                 // Its mark moves past it: sent again, it would only panic again.
-                let _ = advance(instance, epoch, report);
+                let _ = advance(instance, epoch, item);
                 return reject(Rejection::Internal, tally);
             }
         };
-        if advance(instance, epoch, report) {
-            part.done.went_back.push(item.key.clone());
+        if advance(instance, epoch, item) {
+            part.done.went_back.push(key.clone());
         }
         instance.skew_nanos = chunk.stream.skew_nanos.or(instance.skew_nanos);
         for rule in &instance.progress.plan.rules {
@@ -205,14 +256,9 @@ impl Work<'_> {
             part.done.evaluations.get_mut(rule.place).into_iter().for_each(|n| *n += 1);
         }
         tally.accepted += 1;
-        tally.last = Some((item.place, if report.sequence == 0 { 0 } else { report.sequence }));
-        let arrival = Arrival {
-            metrics: &report.metrics,
-            at: report.at,
-            leaving: report.leaving,
-            received_at: chunk.received_at,
-            heard: self.now,
-        };
+        tally.last = Some((item.place, item.sequence));
+        let arrival =
+            Arrival { metrics: readings, at, leaving: item.leaving, received_at: chunk.received_at, heard: self.now };
         let events = instance.take_report(outcome, &arrival);
         if events.is_empty() {
             return;
@@ -222,7 +268,22 @@ impl Work<'_> {
             part.done.firing_delta += event.kind.firing_delta();
             part.events.push((position, event));
         }
-        part.changed.push(item.key.clone());
+        part.changed.push(key.clone());
+    }
+}
+
+impl Part {
+    /// Takes the snapshots of instances with events; `with` looks one up. After the last report of the batch: events and
+    /// marks reach the journal at one point.
+    fn snapshots(&mut self, mut with: impl FnMut(&InstanceKey, &mut dyn FnMut(&mut InstanceState))) {
+        self.changed.dedup();
+        for key in std::mem::take(&mut self.changed) {
+            with(&key, &mut |instance| {
+                if instance.unsaved {
+                    self.done.snapshots.push(Snapshot::of(instance));
+                }
+            });
+        }
     }
 }
 
@@ -239,26 +300,32 @@ impl Done {
     }
 }
 
-fn reading<'a>(chunk: &Chunk, item: &'a Item, report: &'a Report) -> Reading<'a> {
+fn reading<'a>(
+    chunk: &Chunk,
+    item: &Item,
+    key: &'a Arc<InstanceKey>,
+    metrics: &'a Readings<'a>,
+    at: Timestamp,
+) -> Reading<'a> {
     Reading {
-        key: &item.key,
-        metrics: &report.metrics,
-        at: report.at,
-        wire_time: report.wire_time,
+        key,
+        metrics,
+        at,
+        wire_time: item.wire_time,
         received_at: chunk.received_at,
         skew_nanos: chunk.stream.skew_nanos.unwrap_or(0),
         epoch: chunk.stream.epoch,
-        sequence: report.sequence,
+        sequence: item.sequence,
     }
 }
 
 /// Moves the report's mark; whether it went back to a numbering which another one had followed.
-fn advance(instance: &mut InstanceState, epoch: u64, report: &Report) -> bool {
-    if report.sequence == 0 {
+fn advance(instance: &mut InstanceState, epoch: u64, item: &Item) -> bool {
+    if item.sequence == 0 {
         return false;
     }
     instance.unsaved = true;
-    instance.marks.advance(epoch, report.sequence, report.wire_time)
+    instance.marks.advance(epoch, item.sequence, item.wire_time)
 }
 
 /// The first rule that panics on this report by itself.

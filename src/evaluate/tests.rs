@@ -7,7 +7,7 @@ use slog::{Discard, o};
 
 use super::*;
 use crate::{
-    dispatch::{self, Dispatcher, Item, Report, StreamAccount},
+    dispatch::{self, ByName, Dispatcher, Item, StreamAccount},
     model::{Event, EventKind, ResolveReason},
     rules::{RuleSet, parse_file},
     state::{Heard, InstanceState, Presence, Status},
@@ -57,23 +57,18 @@ impl Fixture {
     fn send(&self, epoch: u64, reports: &[(&Arc<InstanceKey>, u64, f64)]) -> Arc<StreamAccount> {
         let account = Arc::new(StreamAccount::new(epoch, None));
         let dispatcher = self.dispatcher.as_ref().expect("not ended yet");
+        let n_lanes = self.state.n_lanes();
+        let mut packed = ByName::new(n_lanes);
         for (n, part) in reports.chunks(dispatch::MAX_CHUNK).enumerate() {
-            let mut by_lane: BTreeMap<usize, Vec<Item>> = BTreeMap::new();
             for (idx, (key, sequence, value)) in part.iter().enumerate() {
-                let report = Report {
-                    metrics: [("cpu_percent".into(), *value)].into_iter().collect(),
-                    at: Timestamp::from_nanos(*sequence as i64 * 1_000_000_000),
-                    wire_time: *sequence * 1_000_000_000,
-                    sequence: *sequence,
-                    leaving: value.is_sign_negative(),
-                };
                 let place = (n * dispatch::MAX_CHUNK + idx) as u64;
-                let item = Item { key: Arc::clone(key), place, report: Some(report) };
-                by_lane.entry(self.state.lane_of(key)).or_default().push(item);
+                let (wire_time, sequence, leaving) = (sequence * 1_000_000_000, *sequence, value.is_sign_negative());
+                let item = Item { place, wire_time, sequence, leaving, ..Item::default() };
+                packed.put(self.state.lane_of(key), key, item, &[("cpu_percent".into(), *value)]);
             }
-            for (lane_idx, items) in by_lane {
-                let (received_at, arrived) = (Timestamp::now(), Instant::now());
-                let chunk = Box::new(Chunk { items, stream: account.clone(), received_at, arrived });
+            for lane_idx in 0..n_lanes {
+                let chunk = packed.packer().chunk(lane_idx, &account, Timestamp::now(), Instant::now());
+                let Some(chunk) = chunk else { continue };
                 self.runtime.block_on(dispatcher.dispatch(lane_idx, chunk)).expect("room");
             }
         }

@@ -1,4 +1,4 @@
-//! From the wire's reports to the pipeline's: validation, and names that are allocated once per stream.
+//! From the wire's reports to the pipeline's: validation, and names that are told once per stream.
 //!
 //! Agents go through the same instances in the same order, each with the same metrics in the same order. So each name is
 //! held against the one that came next last time, and looked up only where it is another one.
@@ -13,12 +13,13 @@ use gopherwatch_proto::{
     DEFAULT_INSTANCE, MAX_METRICS, is_valid_name,
     wire::{self, Malformed},
 };
-use indexmap::{Equivalent, IndexMap, IndexSet};
+use indexmap::{Equivalent, IndexMap};
 use smallvec::SmallVec;
 
 use crate::{
-    dispatch::{Item, Report},
-    model::{InstanceKey, Metrics, Name, Rejection, Timestamp},
+    dispatch::{Address, Item, Names, Packer, Reading, Whose},
+    model::{InstanceKey, Rejection, Timestamp},
+    state::State,
 };
 
 /// 2000-01-01: a reading before it is of a wrong unit, or of a clock that was never set.
@@ -30,8 +31,10 @@ const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
 /// Metric names remembered for a stream; one with more is made to allocate them anew.
 const MAX_NAMES: usize = 16_384;
 
-/// Takes the reports of one stream.
+/// Takes the reports of one stream, and packs them.
 pub(super) struct Intake {
+    state: Arc<State>,
+    packer: Packer,
     service_id: Option<String>,
     skew_nanos: i64,
     retention: Option<Duration>,
@@ -42,7 +45,6 @@ pub(super) struct Intake {
     instances: IndexMap<Arc<InstanceKey>, Known, Seed>,
     /// The place of the instance whose report came last.
     last: usize,
-    names: IndexSet<Name, Seed>,
 }
 
 /// Random, so that no sender can know which names collide.
@@ -53,7 +55,8 @@ type Seed = foldhash::fast::RandomState;
 struct Known {
     /// The place of the instance whose report came after this one's, the last time.
     next: usize,
-    /// The places of its last report's metrics among the names.
+    address: Address,
+    /// The numbers of its last report's metrics.
     metrics: SmallVec<[u32; 4]>,
     /// Whether there is a name among them that comes twice.
     repeats: bool,
@@ -94,12 +97,15 @@ impl From<Malformed> for Refused {
 
 impl Intake {
     pub(super) fn new(
+        state: Arc<State>,
         service_id: Option<String>,
         skew_nanos: Option<i64>,
         retention: Option<Duration>,
         max_instances: usize,
     ) -> Self {
         Self {
+            packer: Packer::new(state.n_lanes()),
+            state,
             service_id,
             skew_nanos: skew_nanos.unwrap_or(0),
             retention,
@@ -107,7 +113,6 @@ impl Intake {
             wire: wire::Report::default(),
             instances: IndexMap::default(),
             last: 0,
-            names: IndexSet::default(),
         }
     }
 
@@ -116,10 +121,16 @@ impl Intake {
         self.instances.keys()
     }
 
-    /// Reads and validates the report at `place` of the stream, which was read at `now`.
-    pub(super) fn take(&mut self, message: &[u8], place: u64, now: Timestamp) -> Result<Item, Refused> {
+    /// What it has packed.
+    pub(super) fn packer(&mut self) -> &mut Packer {
+        &mut self.packer
+    }
+
+    /// Reads, validates and packs the report at `place` of the stream, which was read at `now`.
+    pub(super) fn take(&mut self, message: &[u8], place: u64, now: Timestamp) -> Result<(), Refused> {
         let mut report = std::mem::take(&mut self.wire);
-        let taken = report.read(message).map_err(Refused::from).and_then(|()| self.report(&report, message, place, now));
+        let taken =
+            report.read(message).map_err(Refused::from).and_then(|()| self.report(&report, message, place, now));
         // What is refused for anything else must still be a report: its sender would not see otherwise what is wrong.
         let taken = match taken {
             Err(Refused::Report(..)) => report.check_names(message).map_err(Refused::from).and(taken),
@@ -129,7 +140,7 @@ impl Intake {
         taken
     }
 
-    fn report(&mut self, report: &wire::Report, message: &[u8], place: u64, now: Timestamp) -> Result<Item, Refused> {
+    fn report(&mut self, report: &wire::Report, message: &[u8], place: u64, now: Timestamp) -> Result<(), Refused> {
         let service = match (report.service(message), &self.service_id) {
             ([], None) => return Err(Refused::Report(Rejection::NoService, None)),
             ([], Some(service_id)) => service_id.as_bytes(),
@@ -141,43 +152,52 @@ impl Intake {
         };
         let named = Named { service, instance };
         let guess = self.instances.get_index(self.last).map_or(0, |(_, known)| known.next);
-        let known = match self.instances.get_index(guess) {
+        let this = match self.instances.get_index(guess) {
             Some((key, _)) if named.equivalent(key) => Some(guess),
             _ => self.instances.get_index_of(&named),
         };
-        let key = match known.and_then(|known| self.instances.get_index(known)) {
-            Some((key, _)) => key.clone(),
-            None => Arc::new(named.key().ok_or(Refused::Report(Rejection::BadName, None))?),
+        let judged = self.judge(report, now);
+        let wire::Report { time_unix_nano: wire_time, sequence, leaving, .. } = *report;
+        let item = Item { leaving, place, wire_time, sequence, ..Item::default() };
+        let this = match this.and_then(|this| Some((this, self.instances.get_index_mut(this)?))) {
+            Some((this, (key, known))) => {
+                let whose = Whose::Known(known.address);
+                let fill = |readings: &mut _, names: &mut _| known.read(report, message, readings, names);
+                let packed = judged.and_then(|()| self.packer.put(whose, item, fill));
+                packed.map_err(|why| Refused::Report(why, Some(key.clone())))?;
+                this
+            }
+            None => {
+                let key = Arc::new(named.key().ok_or(Refused::Report(Rejection::BadName, None))?);
+                let room = if self.instances.len() < self.max_instances { Ok(()) } else { Err(Rejection::InstanceCap) };
+                let mut known = Known::default();
+                let fill = |readings: &mut _, names: &mut _| known.read(report, message, readings, names);
+                let whose = Whose::New(self.state.lane_of(&key), &key);
+                let packed = judged.and(room).and_then(|()| self.packer.put(whose, item, fill));
+                match packed {
+                    Ok(address) => self.instances.insert_full(key, Known { address, ..known }).0,
+                    Err(why) => return Err(Refused::Report(why, Some(key))),
+                }
+            }
         };
-        let refuse = |why| Err(Refused::Report(why, Some(key.clone())));
-        if report.n_metrics() > MAX_METRICS {
-            return refuse(Rejection::TooManyMetrics);
-        }
-        let at = match self.reading_time(report.time_unix_nano, now) {
-            Ok(at) => at,
-            Err(why) => return refuse(why),
-        };
-        if known.is_none() && self.instances.len() >= self.max_instances {
-            return refuse(Rejection::InstanceCap);
-        }
-        let mut fresh = Known::default();
-        let before = known.and_then(|known| self.instances.get_index_mut(known)).map_or(&mut fresh, |(_, known)| known);
-        let metrics = match metrics(&mut self.names, before, report, message) {
-            Ok(metrics) => metrics,
-            Err(why) => return refuse(why),
-        };
-        let this = known.unwrap_or_else(|| self.instances.insert_full(key.clone(), fresh).0);
         if let Some((_, last)) = self.instances.get_index_mut(self.last) {
             last.next = this;
         }
         self.last = this;
-        let wire::Report { time_unix_nano: wire_time, sequence, leaving, .. } = *report;
-        Ok(Item { key, place, report: Some(Report { metrics, at, wire_time, sequence, leaving }) })
+        Ok(())
     }
 
-    fn reading_time(&self, wire_time: u64, now: Timestamp) -> Result<Timestamp, Rejection> {
+    /// Whether a report may be taken whoever it is of.
+    fn judge(&self, report: &wire::Report, now: Timestamp) -> Result<(), Rejection> {
+        if report.n_metrics() > MAX_METRICS {
+            return Err(Rejection::TooManyMetrics);
+        }
+        self.check_time(report.time_unix_nano, now)
+    }
+
+    fn check_time(&self, wire_time: u64, now: Timestamp) -> Result<(), Rejection> {
         if wire_time == 0 {
-            return Ok(now);
+            return Ok(());
         }
         let bare = Timestamp::from_wire(wire_time).ok_or(Rejection::TooNew)?;
         if bare >= END_OF_TIMESTAMP {
@@ -193,14 +213,13 @@ impl Intake {
         if self.retention.is_some_and(|retention| now.since(ours) > retention) {
             return Err(Rejection::TooOld);
         }
-        Ok(bare)
+        Ok(())
     }
 
-    /// Drops remembered names when they are too many, and the room of a report with too many metrics. Call between
-    /// reports.
+    /// Forgets names when they are too many, and the room of a report with too many metrics. Call between chunks.
     pub(super) fn tidy(&mut self) {
-        if self.names.len() > MAX_NAMES {
-            self.names.clear();
+        if self.packer.n_names() > MAX_NAMES {
+            self.packer.forget_names();
             self.instances.values_mut().for_each(|known| known.metrics.clear());
         }
         self.wire.shrink(MAX_METRICS);
@@ -215,58 +234,56 @@ impl Named<'_> {
     }
 }
 
-/// The readings of a report, with the names of the stream. `before` is what its instance sent last, and becomes this.
-fn metrics(
-    names: &mut IndexSet<Name, Seed>,
-    before: &mut Known,
-    report: &wire::Report,
-    message: &[u8],
-) -> Result<Metrics, Rejection> {
-    let mut metrics = Metrics::with_capacity(report.n_metrics());
-    let mut is_as_before = before.metrics.len() == report.n_metrics();
-    for (place, (text, value)) in report.metrics(message).enumerate() {
-        if !value.is_finite() {
-            return Err(Rejection::NotFinite);
-        }
-        let guess = before.metrics.get(place).and_then(|name| names.get_index(*name as usize));
-        let name = match guess {
-            Some(name) if name.as_bytes() == text => name.clone(),
-            _ => {
-                is_as_before = false;
-                let (name_idx, name) = name_of(names, text).ok_or(Rejection::BadName)?;
-                match before.metrics.get_mut(place) {
-                    Some(before) => *before = name_idx,
-                    None => before.metrics.push(name_idx),
-                }
-                name
+impl Known {
+    /// Adds the readings of a report of this instance, each metric once.
+    fn read(
+        &mut self,
+        report: &wire::Report,
+        message: &[u8],
+        readings: &mut Vec<Reading>,
+        names: &mut Names,
+    ) -> Result<(), Rejection> {
+        let first = readings.len();
+        let mut is_as_before = self.metrics.len() == report.n_metrics();
+        for (place, (text, value)) in report.metrics(message).enumerate() {
+            if !value.is_finite() {
+                return Err(Rejection::NotFinite);
             }
-        };
-        metrics.push((name, value));
+            let guess = self.metrics.get(place).copied();
+            let number = match guess {
+                Some(guess) if names.get_index(guess as usize).is_some_and(|name| name.as_bytes() == text) => guess,
+                _ => {
+                    is_as_before = false;
+                    let number = number_of(names, text).ok_or(Rejection::BadName)?;
+                    match self.metrics.get_mut(place) {
+                        Some(before) => *before = number,
+                        None => self.metrics.push(number),
+                    }
+                    number
+                }
+            };
+            readings.push((number, value));
+        }
+        if !is_as_before {
+            self.metrics.truncate(report.n_metrics());
+            self.repeats = has_repeats(&self.metrics);
+        }
+        if self.repeats {
+            keep_last(readings, first);
+        }
+        Ok(())
     }
-    if !is_as_before {
-        before.metrics.truncate(report.n_metrics());
-        before.repeats = has_repeats(&before.metrics);
-    }
-    if before.repeats {
-        keep_last(&mut metrics);
-    }
-    Ok(metrics)
 }
 
-/// The stream's own copy of this name, and its place; `None`: it is no name that we take.
-fn name_of(names: &mut IndexSet<Name, Seed>, text: &[u8]) -> Option<(u32, Name)> {
+/// The number of this name; `None`: it is no name that we take.
+fn number_of(names: &mut Names, text: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(text).ok()?;
-    if let Some((name_idx, name)) = names.get_full(text) {
-        return Some((name_idx as u32, name.clone()));
-    }
-    if !is_valid_name(text) {
-        return None;
-    }
-    // Forgotten all at once, a stream of endless names is slow, not large. Not in the midst of a report: its names stay
-    // equal by pointer.
-    let name: Name = text.into();
-    let (name_idx, _) = names.insert_full(name.clone());
-    Some((name_idx as u32, name))
+    let place = match names.get_index_of(text) {
+        Some(place) => place,
+        None if is_valid_name(text) => names.insert_full(text.into()).0,
+        None => return None,
+    };
+    u32::try_from(place).ok()
 }
 
 fn has_repeats(metrics: &[u32]) -> bool {
@@ -275,20 +292,26 @@ fn has_repeats(metrics: &[u32]) -> bool {
     sorted.windows(2).any(|two| two[0] == two[1])
 }
 
-/// A metric that comes twice: the last one counts, where the first one was.
-fn keep_last(metrics: &mut Metrics) {
-    let mut kept = Metrics::new();
-    for (name, value) in metrics.drain(..) {
-        match kept.iter_mut().find(|(have, _)| Arc::ptr_eq(have, &name)) {
+/// A metric that comes twice from `first` on: the last one counts, where the first one was.
+fn keep_last(readings: &mut Vec<Reading>, first: usize) {
+    let mut end = first;
+    for place in first..readings.len() {
+        let (number, value) = readings[place];
+        match readings[first..end].iter_mut().find(|(have, _)| *have == number) {
             Some((_, have)) => *have = value,
-            None => kept.push((name, value)),
+            None => {
+                readings[end] = (number, value);
+                end += 1;
+            }
         }
     }
-    *metrics = kept;
+    readings.truncate(end);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use gopherwatch_proto::v1;
     use prost::Message as _;
 
@@ -299,14 +322,18 @@ mod tests {
 
     /// What becomes of a report of this time from an agent whose clock is ahead by `skew` nanoseconds.
     fn judged(time: i64, skew: i64) -> Result<Timestamp, Rejection> {
-        let mut intake = Intake::new(None, Some(skew), Some(Duration::from_secs(90 * 86_400)), 10);
+        let state = Arc::new(State::new(1, 10));
+        let mut intake = Intake::new(state, None, Some(skew), Some(Duration::from_secs(90 * 86_400)), 10);
         let report = v1::MetricReport {
             service_name: "web".to_owned(),
             time_unix_nano: time.unsigned_abs(),
             ..v1::MetricReport::default()
         };
         match intake.take(&report.encode_to_vec(), 0, NOW) {
-            Ok(item) => Ok(item.report.expect("a report").at),
+            Ok(()) => {
+                let chunk = intake.packer().chunk(0, &Arc::default(), NOW, Instant::now()).expect("a report");
+                Ok(chunk.time_of(&chunk.items[0]))
+            }
             Err(Refused::Report(why, _)) => Err(why),
             Err(Refused::Malformed(why)) => panic!("{why}"),
         }

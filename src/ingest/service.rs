@@ -19,7 +19,7 @@ use super::{
     metadata::Identity,
 };
 use crate::{
-    dispatch::{Chunk, DispatchError, Dispatcher, Item, MAX_CHUNK, StreamAccount},
+    dispatch::{DispatchError, Dispatcher, MAX_CHUNK, StreamAccount},
     model::{InstanceKey, Rejection, Timestamp},
     state::State,
     stats::Stats,
@@ -70,20 +70,11 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// What the next chunk of a lane is made of.
-#[derive(Default)]
-struct LaneChunk {
-    items: Vec<Item>,
-    /// How many there were last time: a busy stream brings about as many again.
-    n_last: usize,
-}
-
 /// One stream in progress.
 struct Stream<'a> {
     service: &'a Metrics,
     intake: Intake,
     account: Arc<StreamAccount>,
-    chunks: Vec<LaneChunk>,
     place: u64,
     n_named: u64,
     warned: [bool; Rejection::ALL.len()],
@@ -97,9 +88,8 @@ impl<'a> Stream<'a> {
         Self {
             service,
             log: service.log.new(slog::o!("service-id" => service_id.clone())),
-            intake: Intake::new(service_id, skew_nanos, retention, max_instances_per_stream),
+            intake: Intake::new(service.state.clone(), service_id, skew_nanos, retention, max_instances_per_stream),
             account: Arc::new(StreamAccount::new(epoch, skew_nanos)),
-            chunks: (0..service.state.n_lanes()).map(|_| LaneChunk::default()).collect(),
             place: 0,
             n_named: 0,
             warned: [false; Rejection::ALL.len()],
@@ -114,17 +104,14 @@ impl<'a> Stream<'a> {
                 () = self.service.stop.cancelled() => break,
                 first = reports.message() => first,
             };
+            self.intake.tidy();
             let mut n_items = 0;
             let mut next = first;
             let (now, arrived) = (Timestamp::now(), Instant::now());
             let end = loop {
                 match next {
                     Ok(Some(report)) => match self.take(&report, now) {
-                        Ok(Some(item)) => {
-                            self.put(item);
-                            n_items += 1;
-                        }
-                        Ok(None) => {}
+                        Ok(()) => n_items += 1,
                         Err(status) => break Some(Err(status)),
                     },
                     Ok(None) => break Some(Ok(())),
@@ -153,14 +140,13 @@ impl<'a> Stream<'a> {
     }
 
     /// Reads and validates one report; a refused one still is a sign of life of whom it names.
-    fn take(&mut self, report: &[u8], now: Timestamp) -> Result<Option<Item>, Status> {
+    fn take(&mut self, report: &[u8], now: Timestamp) -> Result<(), Status> {
         let place = self.place;
         self.place += 1;
-        self.intake.tidy();
         match self.intake.take(report, place, now) {
-            Ok(item) => {
+            Ok(()) => {
                 self.n_named += 1;
-                Ok(Some(item))
+                Ok(())
             }
             Err(Refused::Malformed(why)) => {
                 Err(Status::internal(format!("the message is no MetricReport of metrics.proto: {why}")))
@@ -175,32 +161,22 @@ impl<'a> Stream<'a> {
                         "service" => key.as_ref().map(|key| key.service().to_owned()),
                         "instance" => key.as_ref().map(|key| key.instance().to_owned()));
                 }
-                let Some(key) = key else { return Ok(None) };
-                self.n_named += 1;
-                Ok(Some(Item { key, place, report: None }))
+                if let Some(key) = key {
+                    self.n_named += 1;
+                    self.intake.packer().put_sign(self.service.state.lane_of(&key), key);
+                }
+                Ok(())
             }
         }
-    }
-
-    /// Puts an item to those of its lane.
-    fn put(&mut self, item: Item) {
-        let LaneChunk { items, n_last } = &mut self.chunks[self.service.state.lane_of(&item.key)];
-        if items.capacity() == 0 {
-            // Only now: a stream that waits for its next report keeps no room for it.
-            items.reserve_exact(*n_last);
-        }
-        items.push(item);
     }
 
     /// Gives each lane its part.
     async fn dispatch(&mut self, received_at: Timestamp, arrived: Instant) -> Result<(), Status> {
-        for (lane_idx, LaneChunk { items, n_last }) in self.chunks.iter_mut().enumerate() {
-            if items.is_empty() {
+        for lane_idx in 0..self.service.state.n_lanes() {
+            let Some(chunk) = self.intake.packer().chunk(lane_idx, &self.account, received_at, arrived) else {
                 continue;
-            }
-            *n_last = items.len();
-            let chunk = Chunk { items: std::mem::take(items), stream: self.account.clone(), received_at, arrived };
-            self.service.dispatcher.dispatch(lane_idx, Box::new(chunk)).await.map_err(refusal)?;
+            };
+            self.service.dispatcher.dispatch(lane_idx, chunk).await.map_err(refusal)?;
         }
         Ok(())
     }

@@ -34,7 +34,8 @@ fn raise(service: &str) -> (Arc<Alert>, Entry) {
     let rules = RuleSet::built_in(None);
     let key = Arc::new(InstanceKey::new(service, "a"));
     let at = Timestamp::now();
-    let metrics = [("cpu_percent".into(), 95.0)];
+    let cpu = "cpu_percent".into();
+    let metrics = [(&cpu, 95.0)];
     let wire_time = at.as_nanos().unsigned_abs();
     let reading =
         Reading { key: &key, metrics: &metrics, at, wire_time, received_at: at, skew_nanos: 0, epoch: 7, sequence: 3 };

@@ -11,8 +11,13 @@ use smallvec::SmallVec;
 /// A name that many places share.
 pub type Name = Arc<str>;
 
-/// The readings of one report: each metric once. Most reports have few, so these stand in place.
-pub type Metrics = SmallVec<[(Name, f64); 4]>;
+/// The readings of one report, each metric once, with names that somebody else holds.
+pub type Readings<'a> = [(&'a Name, f64)];
+
+/// Readings by names that `metrics` holds.
+pub fn readings(metrics: &[(Name, f64)]) -> SmallVec<[(&Name, f64); 4]> {
+    metrics.iter().map(|(name, value)| (name, *value)).collect()
+}
 
 /// One replica of one service: what state and order are kept by.
 ///

@@ -17,7 +17,7 @@ use super::*;
 use crate::{
     health::Health,
     journal::{self, Journal, Running},
-    model::{InstanceKey, Name},
+    model::{InstanceKey, Name, Readings, readings},
     rules::{Progress, Reading, evaluate, tests::cases, tests::language::Case, tests::play},
     state::Numbering,
     stats::Stats,
@@ -64,8 +64,9 @@ impl Fleet {
             let mut progress = Progress::new(rules.plan(key));
             let mut events = Vec::new();
             for (report, sequence) in reports.iter().zip(1..) {
-                let outcome = evaluate(&progress, &reading(key, report, sequence));
-                events.extend(progress.apply(outcome, &report.metrics, RECEIVED));
+                let metrics = readings(&report.metrics);
+                let outcome = evaluate(&progress, &reading(key, report, &metrics, sequence));
+                events.extend(progress.apply(outcome, &metrics, RECEIVED));
             }
             (key.clone(), events)
         };
@@ -73,10 +74,10 @@ impl Fleet {
     }
 }
 
-fn reading<'a>(key: &'a Arc<InstanceKey>, report: &'a Report, sequence: u64) -> Reading<'a> {
+fn reading<'a>(key: &'a Arc<InstanceKey>, report: &Report, metrics: &'a Readings<'a>, sequence: u64) -> Reading<'a> {
     Reading {
         key,
-        metrics: &report.metrics,
+        metrics,
         at: report.at,
         wire_time: report.at.as_nanos().unsigned_abs(),
         received_at: RECEIVED,
@@ -175,11 +176,12 @@ impl Server {
                 if instance.marks.judge(EPOCH, sequence, wire_time) == Numbering::Duplicate {
                     continue;
                 }
-                let outcome = evaluate(&instance.progress, &reading(key, report, sequence));
+                let metrics = readings(&report.metrics);
+                let outcome = evaluate(&instance.progress, &reading(key, report, &metrics, sequence));
                 instance.marks.advance(EPOCH, sequence, wire_time);
-                instance.take_readings(&report.metrics, report.at, Heard::default());
+                instance.take_readings(&metrics, report.at, Heard::default());
                 instance.unsaved = true;
-                entry.events.extend(instance.progress.apply(outcome, &report.metrics, RECEIVED));
+                entry.events.extend(instance.progress.apply(outcome, &metrics, RECEIVED));
             }
             let receipt = *receipts.next().expect("endless");
             if !entry.events.is_empty() || receipt && instance.unsaved {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::window::{Function, Series};
-use crate::model::{Name, Timestamp};
+use crate::model::{Name, Readings, Timestamp};
 
 /// How two terms are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ pub enum Unknown<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The report's readings.
-    pub metrics: &'a [(Name, f64)],
+    pub metrics: &'a Readings<'a>,
     /// The windows of the instance.
     pub series: &'a [Series],
     /// Whether the report's readings are in the windows yet; else they count as their newest points.
@@ -141,7 +141,7 @@ pub struct Facts<'a> {
 
 impl Facts<'_> {
     fn reading(&self, name: &str) -> Option<f64> {
-        self.metrics.iter().find(|(metric, _)| **metric == *name).map(|(_, value)| *value)
+        self.metrics.iter().find(|(metric, _)| ***metric == *name).map(|(_, value)| *value)
     }
 }
 

@@ -8,7 +8,8 @@ use super::{
     progress::{MAX_EVIDENCE, Outcome, Step},
 };
 use crate::model::{
-    Alert, Event, EventKind, Evidence, EvidencePoint, InstanceKey, LifeEvent, Name, RaiseId, ResolveReason, Timestamp,
+    Alert, Event, EventKind, Evidence, EvidencePoint, InstanceKey, LifeEvent, RaiseId, Readings, ResolveReason,
+    Timestamp,
 };
 
 /// Readings received longer than this after they were taken are late.
@@ -22,7 +23,7 @@ pub struct Reading<'a> {
     /// Whose.
     pub key: &'a Arc<InstanceKey>,
     /// The readings.
-    pub metrics: &'a [(Name, f64)],
+    pub metrics: &'a Readings<'a>,
     /// When it was read; the server's time if the report does not say.
     pub at: Timestamp,
     /// The time that the report gave, as it stood on the wire; 0: none.
@@ -165,7 +166,7 @@ impl<'a> Report<'a> {
     fn window_evidence(&self, rule: &Rule) -> Option<Vec<EvidencePoint>> {
         let subject = rule.when.condition()?.subject(&self.facts(rule))?;
         let window = subject.sides().0.first_window()?;
-        let current = self.reading.metrics.iter().find(|(name, _)| *name == window.metric).map(|(_, value)| *value);
+        let current = self.reading.metrics.iter().find(|(name, _)| **name == window.metric).map(|(_, value)| *value);
         let of_rule = |s: &&super::Series| s.generation == rule.generation && s.metric == window.metric;
         let mut points = match self.progress.series.iter().find(of_rule) {
             Some(series) => series.evidence(window.span, self.now, current, MAX_EVIDENCE),

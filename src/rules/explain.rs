@@ -10,7 +10,7 @@ use super::{
     condition::{Comparison, Condition, Facts, Truth, Unknown, When},
 };
 use crate::{
-    model::{Name, Timestamp},
+    model::{Name, Timestamp, readings},
     units::show_duration,
 };
 
@@ -196,9 +196,10 @@ impl Answer<'_> {
             }
             return (Reason::NoReport, "no report of this instance has been judged yet".to_owned());
         };
-        let readings: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        self.steps.push(("last_report", format!("read at {read_at}: {}", readings.join(", "))));
+        let said: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        self.steps.push(("last_report", format!("read at {read_at}: {}", said.join(", "))));
         let now = self.progress.clock.latest.unwrap_or(read_at);
+        let metrics = &readings(metrics);
         let facts = Facts { metrics, series: &self.progress.series, taken: true, generation: rule.generation, now };
         self.comparisons = condition.comparisons().into_iter().map(|c| compared(c, &facts)).collect();
         for comparison in &self.comparisons {

@@ -454,6 +454,7 @@ mod tests {
             for b in [Some(1.0), Some(3.0), None] {
                 let reading = |name: &str, value: Option<f64>| value.map(|value| (name.into(), value));
                 let metrics: Vec<_> = reading("a", a).into_iter().chain(reading("b", b)).collect();
+                let metrics = crate::model::readings(&metrics);
                 let facts =
                     Facts { metrics: &metrics, series: &[], taken: false, generation: 0, now: Timestamp::default() };
                 let opposite: Truth = one.ask(&facts).negated();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Report, Test};
 use crate::{
-    model::{Event, InstanceKey, Name, Timestamp},
+    model::{Event, InstanceKey, Name, Timestamp, readings},
     rules::{Reading, RuleSet, evaluate},
     state::{Arrival, Deadlines, Heard, InstanceState},
 };
@@ -79,9 +79,10 @@ impl Player<'_> {
             instance.come_back(heard);
         }
         self.sequence += 1;
+        let metrics = readings(metrics);
         let reading = Reading {
             key: &self.key,
-            metrics,
+            metrics: &metrics,
             at: now,
             wire_time: now.as_nanos().unsigned_abs(),
             received_at: now,
@@ -90,7 +91,7 @@ impl Player<'_> {
             sequence: self.sequence,
         };
         let outcome = evaluate(&instance.progress, &reading);
-        let arrival = Arrival { metrics, at: now, leaving: *leaving, received_at: now, heard };
+        let arrival = Arrival { metrics: &metrics, at: now, leaving: *leaving, received_at: now, heard };
         let events = instance.take_report(outcome, &arrival);
         self.note(*at, events);
     }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     dispatch::StreamAccount,
-    model::{InstanceKey, Metrics, Timestamp},
+    model::{InstanceKey, Name, Timestamp},
 };
 
 /// One report as it stays for ever, however often it is sent.
@@ -23,7 +23,7 @@ pub(super) struct Sample {
     /// 0: not numbered.
     pub(super) sequence: u64,
     pub(super) at: Timestamp,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: Vec<(Name, f64)>,
     pub(super) leaving: bool,
     /// Whether intake would take it; a refused one is a sign of life.
     pub(super) is_valid: bool,
@@ -108,7 +108,7 @@ impl Agent {
         probe.n = if rng.random_bool(0.05) { 0.0 } else { probe.n + f64::from(rng.random_range(0..12)) };
         let all = [("cpu", probe.cpu, 0.95), ("mem", probe.mem, 0.7), ("n", probe.n, 0.5)];
         let metrics = all.into_iter().filter(|(.., often)| rng.random_bool(*often));
-        let metrics: Metrics = metrics.map(|(name, value, _)| (name.into(), value)).collect();
+        let metrics = metrics.map(|(name, value, _)| (name.into(), value)).collect();
         let sequence = if self.is_numbered {
             // Gaps are allowed.
             probe.sequence += if rng.random_bool(0.05) { 3 } else { 1 };

@@ -15,7 +15,7 @@ use super::{agent::Sample, rules};
 use crate::{
     evaluate::Moment,
     journal::Entry,
-    model::{Event, InstanceKey, ResolveReason, Timestamp},
+    model::{Event, InstanceKey, ResolveReason, Timestamp, readings},
     rules::{Outcome, Progress, Reading, RuleSet, evaluate},
     state::{Arrival, Deadlines, Heard, Hearing, InstanceState, Presence, Silence, State},
 };
@@ -91,7 +91,7 @@ impl Oracle {
         }
         let outcome = judge(&instance.progress, sample, received_at);
         let Sample { metrics, at, leaving, .. } = sample;
-        let arrival = Arrival { metrics, at: *at, leaving: *leaving, received_at, heard };
+        let arrival = Arrival { metrics: &readings(metrics), at: *at, leaving: *leaving, received_at, heard };
         let events = instance.take_report(outcome, &arrival);
         if sample.sequence > 0 {
             live.marks.insert(sample.epoch, sample.sequence);
@@ -236,7 +236,7 @@ impl Oracle {
 fn judge(progress: &Progress, sample: &Sample, received_at: Timestamp) -> Outcome {
     let reading = Reading {
         key: &sample.key,
-        metrics: &sample.metrics,
+        metrics: &readings(&sample.metrics),
         at: sample.at,
         wire_time: sample.at.as_nanos().unsigned_abs(),
         received_at,
@@ -254,7 +254,7 @@ pub(super) fn in_one_go(rules: &RuleSet, key: &InstanceKey, samples: &[Sample]) 
     let mut events = Vec::new();
     for sample in samples.iter().filter(|sample| *sample.key == *key && sample.is_valid) {
         let outcome = judge(&progress, sample, sample.at);
-        events.extend(progress.apply(outcome, &sample.metrics, sample.at));
+        events.extend(progress.apply(outcome, &readings(&sample.metrics), sample.at));
     }
     events.retain(|event| rules::is_about_reports(&event.alert.rule));
     events

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     deliver::{LINES, Next, Options as DeliverOptions, STORE, Source, Writer},
-    dispatch::{self, Chunk, Dispatcher, Item, LaneQueue, Receipt, Report, StreamAccount, Turn},
+    dispatch::{self, ByName, Dispatcher, Item, LaneQueue, Receipt, StreamAccount, Turn},
     evaluate::{self, Lane, Moment, Shared},
     health::Health,
     journal::{self, Entry, Journal, SinkCursor, simulated::Stage},
@@ -81,6 +81,8 @@ pub(super) struct Server {
     pub(super) state: Arc<State>,
     pub(super) stats: Arc<Stats>,
     dispatcher: Dispatcher,
+    /// The streams in progress, with what they have told the lanes.
+    streams: Vec<(Arc<StreamAccount>, ByName)>,
     seats: Vec<Seat>,
     /// From the lanes, and from there, once the oracle has seen it, to the journal.
     said: Receiver<Entry>,
@@ -165,32 +167,54 @@ impl Server {
         };
         let seats = queues.into_iter().enumerate().map(seat).collect();
         let (wire, entries) = (ground.wire.clone(), bounded(ROOM));
-        Self { state, stats, dispatcher, seats, said, entries, stage, wire, writer, store_cursor, log, receiver, rules }
+        let streams = Vec::new();
+        Self {
+            streams,
+            state,
+            stats,
+            dispatcher,
+            seats,
+            said,
+            entries,
+            stage,
+            wire,
+            writer,
+            store_cursor,
+            log,
+            receiver,
+            rules,
+        }
     }
 
     /// Ingest: these reports arrive on a stream.
     pub(super) fn arrive(&mut self, account: &Arc<StreamAccount>, samples: &[Sample], place: u64, now: Moment) {
-        let mut by_lane: BTreeMap<usize, (Vec<Item>, Vec<Sample>)> = BTreeMap::new();
+        let mut by_lane: BTreeMap<usize, Vec<Sample>> = BTreeMap::new();
+        // A stream's instances and metrics keep their numbers from chunk to chunk.
+        self.streams.retain(|(stream, _)| Arc::strong_count(stream) > 1);
+        let idx = self.streams.iter().position(|(stream, _)| Arc::ptr_eq(stream, account)).unwrap_or_else(|| {
+            self.streams.push((account.clone(), ByName::new(self.state.n_lanes())));
+            self.streams.len() - 1
+        });
+        let reports = &mut self.streams[idx].1;
         for (sample, place) in samples.iter().zip(place..) {
             if !sample.is_valid {
                 self.stats.received.inc();
                 self.stats.rejected(Rejection::ALL[0]).inc();
                 account.refuse();
             }
-            let report = sample.is_valid.then(|| Report {
-                metrics: sample.metrics.clone(),
-                at: sample.at,
-                wire_time: sample.at.as_nanos().unsigned_abs(),
-                sequence: sample.sequence,
-                leaving: sample.leaving,
-            });
-            let (items, shadows) = by_lane.entry(self.state.lane_of(&sample.key)).or_default();
-            items.push(Item { key: sample.key.clone(), place, report });
-            shadows.push(sample.clone());
+            let lane_idx = self.state.lane_of(&sample.key);
+            if sample.is_valid {
+                let (wire_time, sequence) = (sample.at.as_nanos().unsigned_abs(), sample.sequence);
+                let item = Item { place, wire_time, sequence, leaving: sample.leaving, ..Item::default() };
+                reports.put(lane_idx, &sample.key, item, &sample.metrics);
+            } else {
+                reports.packer().put_sign(lane_idx, sample.key.clone());
+            }
+            by_lane.entry(lane_idx).or_default().push(sample.clone());
         }
-        for (lane_idx, (items, samples)) in by_lane {
-            let chunk = Chunk { items, stream: account.clone(), received_at: now.time, arrived: now.instant };
-            let given = self.dispatcher.dispatch(lane_idx, Box::new(chunk)).now_or_never();
+        for (lane_idx, samples) in by_lane {
+            let chunk = reports.packer().chunk(lane_idx, account, now.time, now.instant).expect("it has been packed");
+            let given = self.dispatcher.dispatch(lane_idx, chunk).now_or_never();
             given.expect("there is a slot").expect("the lanes live");
             self.seats[lane_idx].shadows.push_back(Shadow::Reports(samples, now.time));
         }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Heard, Marks, Presence, Silence};
 use crate::{
-    model::{Event, InstanceKey, Name, ResolveReason, Timestamp},
+    model::{Event, InstanceKey, Name, Readings, ResolveReason, Timestamp},
     rules::{Explanation, Hush, Plan, Progress, Rule, RuleSet, Situation, explain},
 };
 
@@ -102,31 +102,37 @@ impl InstanceState {
     }
 
     /// How many metrics it would have with those of `metrics`.
-    pub fn n_metrics_with(&self, metrics: &[(Name, f64)]) -> usize {
+    pub fn n_metrics_with(&self, metrics: &Readings<'_>) -> usize {
         let known = |name: &Name| self.metrics.iter().any(|known| known.name == *name);
         self.metrics.len() + metrics.iter().filter(|(name, _)| !known(name)).count()
     }
 
     /// Takes over the readings of a report.
-    pub fn take_readings(&mut self, metrics: &[(Name, f64)], at: Timestamp, now: Heard) {
+    pub fn take_readings(&mut self, metrics: &Readings<'_>, at: Timestamp, now: Heard) {
         self.report = self.report.wrapping_add(1);
         self.read_at = Some(at);
         for (place, (name, value)) in metrics.iter().enumerate() {
             // Agents send the same metrics in the same order, so that the place is nearly always right.
             let slot = match self.metrics.get(place) {
-                Some(known) if known.name == *name => Some(place),
-                _ => self.metrics.iter().position(|known| known.name == *name),
+                Some(known) if known.name == **name => Some(place),
+                _ => self.metrics.iter().position(|known| known.name == **name),
             };
             let (value, report) = (*value, self.report);
-            match slot {
-                Some(slot) => (self.metrics[slot].value, self.metrics[slot].report) = (value, report),
-                None => self.metrics.push(Known { name: name.clone(), value, report }),
+            match slot.and_then(|slot| self.metrics.get_mut(slot)) {
+                Some(known) => {
+                    (known.value, known.report) = (value, report);
+                    // The stream's own copy, which its next report comes with: equal by pointer.
+                    if !Arc::ptr_eq(&known.name, name) {
+                        known.name = Name::clone(name);
+                    }
+                }
+                None => self.metrics.push(Known { name: Name::clone(name), value, report }),
             }
         }
         // The plan is shared by all lanes: counting a reference to it at each report would make them wait for each other.
         if !self.progress.plan.watched.is_empty() {
             let plan = self.progress.plan.clone();
-            let seen = |metric: &&Name| metrics.iter().any(|(name, _)| name == *metric);
+            let seen = |metric: &&Name| metrics.iter().any(|(name, _)| name == metric);
             plan.watched.iter().filter(seen).for_each(|metric| self.watch(metric, now));
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Heard, InstanceState, Presence};
 use crate::{
-    model::{Event, Name, ResolveReason, Timestamp},
+    model::{Event, Readings, ResolveReason, Timestamp},
     rules::{Outcome, look},
 };
 
@@ -17,7 +17,7 @@ const LEFT_FOR: Duration = Duration::from_secs(10 * 60);
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival<'a> {
     /// The readings.
-    pub metrics: &'a [(Name, f64)],
+    pub metrics: &'a Readings<'a>,
     /// When they were read.
     pub at: Timestamp,
     /// Whether it is the last one of an orderly stop.

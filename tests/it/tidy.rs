@@ -126,7 +126,7 @@ fn modules_depend_in_one_direction() {
         ("store", &["model", "log"]),
         ("rule_file", &["rules"]),
         ("notify", &["log", "model", "rule_file", "rules"]),
-        ("dispatch", &["model", "rules", "stats"]),
+        ("dispatch", &["model", "rules", "state", "stats"]),
         ("journal", &["dispatch", "health", "log", "model", "rules", "state", "stats"]),
         ("restore", &["journal", "model", "rules", "state"]),
         ("control", &["deliver", "dispatch", "health", "log", "model", "rule_file", "rules", "state", "stats"]),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::support::{BASE, Running};
 use crate::{
-    model::{InstanceKey, Name},
+    model::{InstanceKey, Name, readings},
     rules::{Progress, Reading, Reason, RuleSet, evaluate, look, parse_file},
     state::{Heard, Hearing, InstanceState, Presence, Silence},
 };
@@ -48,6 +48,7 @@ impl Story {
             (Name::from(name), value.parse().expect("a number"))
         };
         let metrics: Vec<(Name, f64)> = metrics.split(',').filter(|text| !text.is_empty()).map(reading).collect();
+        let metrics = readings(&metrics);
         self.sequence += 1;
         let (at, heard) = (BASE.plus(Duration::from_secs(seconds)), self.heard(seconds));
         let key = self.instance.key.clone();

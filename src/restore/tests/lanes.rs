@@ -6,7 +6,7 @@ use crossbeam_channel::bounded;
 
 use super::*;
 use crate::{
-    dispatch::{self, Chunk, Dispatcher, Item, StreamAccount},
+    dispatch::{self, ByName, Dispatcher, Item, StreamAccount},
     evaluate,
 };
 
@@ -36,14 +36,17 @@ fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let account = Arc::new(StreamAccount::new(EPOCH, None));
     let n_reports: usize = fleet.instances.iter().map(|(_, reports)| reports.len()).sum();
-    for items in in_turns(fleet).chunks_mut(chunk_size) {
-        let mut by_lane: BTreeMap<usize, Vec<Item>> = BTreeMap::new();
-        for item in items.iter_mut().filter_map(Option::take) {
-            by_lane.entry(state.lane_of(&item.key)).or_default().push(item);
+    let mut packed = ByName::new(n_lanes);
+    for (n, reports) in in_turns(fleet).chunks(chunk_size).enumerate() {
+        for (idx, (key, report, sequence)) in reports.iter().enumerate() {
+            let (place, wire_time) = ((n * chunk_size + idx) as u64, report.at.as_nanos().unsigned_abs());
+            let item = Item { place, wire_time, sequence: *sequence, ..Item::default() };
+            packed.put(state.lane_of(key), key, item, &report.metrics);
         }
-        for (lane_idx, items) in by_lane {
-            let chunk = Chunk { items, stream: account.clone(), received_at: RECEIVED, arrived: Instant::now() };
-            runtime.block_on(dispatcher.dispatch(lane_idx, Box::new(chunk))).expect("room");
+        for lane_idx in 0..n_lanes {
+            let chunk = packed.packer().chunk(lane_idx, &account, RECEIVED, Instant::now());
+            let Some(chunk) = chunk else { continue };
+            runtime.block_on(dispatcher.dispatch(lane_idx, chunk)).expect("room");
         }
     }
     drop(dispatcher);
@@ -52,23 +55,16 @@ fn run(
     by_instance(journal.try_iter().flat_map(|entry| entry.events))
 }
 
-/// Every report, the first of each instance before the second of any.
-fn in_turns(fleet: &Fleet) -> Vec<Option<Item>> {
+/// Every report with its number, the first of each instance before the second of any.
+fn in_turns(fleet: &Fleet) -> Vec<(Arc<InstanceKey>, Report, u64)> {
     let most = fleet.instances.iter().map(|(_, reports)| reports.len()).max().unwrap_or_default();
-    let mut items = Vec::new();
+    let mut turns = Vec::new();
     for n in 0..most {
         for (key, report) in fleet.instances.iter().filter_map(|(key, reports)| Some((key, reports.get(n)?))) {
-            let report = dispatch::Report {
-                metrics: report.metrics.iter().cloned().collect(),
-                at: report.at,
-                wire_time: report.at.as_nanos().unsigned_abs(),
-                sequence: n as u64 + 1,
-                leaving: false,
-            };
-            items.push(Some(Item { key: key.clone(), place: items.len() as u64, report: Some(report) }));
+            turns.push((key.clone(), report.clone(), n as u64 + 1));
         }
     }
-    items
+    turns
 }
 
 proptest! {

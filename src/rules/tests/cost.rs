@@ -18,6 +18,7 @@ fn allocations_after(text: &str, before: &str, metrics: &str) -> (u64, u64) {
         player.report(START.shifted(seconds), START, &readings(before));
     }
     let metrics = readings(metrics);
+    let metrics = crate::model::readings(&metrics);
     let at: Timestamp = START.shifted(9);
     let key = std::sync::Arc::new(crate::model::InstanceKey::new("web", "a"));
     let reading = Reading {

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use expect_test::Expect;
 
 use crate::{
-    model::{Alert, Event, EventKind, InstanceKey, Name, Timestamp},
+    model::{Alert, Event, EventKind, InstanceKey, Name, Readings, Timestamp},
     rules::{Facts, Hush, Progress, Reading, Rule, RuleSet, Truth, evaluate, look, parse_file},
     units::parse_duration,
 };
@@ -59,6 +59,7 @@ impl Player {
     /// One report; what came of it.
     pub(super) fn report(&mut self, at: Timestamp, received_at: Timestamp, metrics: &[(Name, f64)]) -> Vec<Event> {
         self.sequence += 1;
+        let metrics = &crate::model::readings(metrics);
         let reading = Reading {
             key: &self.key,
             metrics,
@@ -155,9 +156,10 @@ pub(super) fn asked(when: &str, timeline: &str) -> String {
         let (at, values) = step.split_once(':').expect("time:values");
         let (at, metrics) = (time(at), readings(values));
         let (_, now) = player.progress.clock.after(at);
-        let before = rule.when.ask(&facts(&player.progress, &rule, &metrics, now, false));
+        let named = crate::model::readings(&metrics);
+        let before = rule.when.ask(&facts(&player.progress, &rule, &named, now, false));
         player.report(at, at, &metrics);
-        let after = rule.when.ask(&facts(&player.progress, &rule, &metrics, now, true));
+        let after = rule.when.ask(&facts(&player.progress, &rule, &named, now, true));
         assert_eq!(before, after, "{when}: the report counts once, whether its windows have it yet or not");
         match before {
             Truth::True => 'T',
@@ -168,13 +170,7 @@ pub(super) fn asked(when: &str, timeline: &str) -> String {
     timeline.split_whitespace().map(answer).collect()
 }
 
-fn facts<'a>(
-    progress: &'a Progress,
-    rule: &Rule,
-    metrics: &'a [(Name, f64)],
-    now: Timestamp,
-    taken: bool,
-) -> Facts<'a> {
+fn facts<'a>(progress: &'a Progress, rule: &Rule, metrics: &'a Readings<'a>, now: Timestamp, taken: bool) -> Facts<'a> {
     Facts { metrics, series: &progress.series, taken, generation: rule.generation, now }
 }
 

@@ -32,7 +32,8 @@ fn alert_after(rules: &RuleSet, raises: u64, change: impl FnOnce(&mut Reading<'_
 fn outcome_of(rules: &RuleSet, raises: u64, change: impl FnOnce(&mut Reading<'_>)) -> Progress {
     let key = Arc::new(InstanceKey::new("web", "a"));
     let at = Timestamp::from_nanos(1_800_000_000_000_000_000);
-    let metrics = [("cpu_percent".into(), 97.123_456)];
+    let cpu = "cpu_percent".into();
+    let metrics = [(&cpu, 97.123_456)];
     let mut reading = Reading {
         key: &key,
         metrics: &metrics,

@@ -121,8 +121,9 @@ fn what_cannot_be_worked_out_is_unknown() {
 fn why(when: &str, before: &str, report: &str) -> String {
     let player = Player::new(rule(&format!("when = '{when}'"))).play(before);
     let rule = &player.rules.rules[0];
+    let metrics = readings(report);
     let facts = Facts {
-        metrics: &readings(report),
+        metrics: &crate::model::readings(&metrics),
         series: &player.progress.series,
         taken: false,
         generation: rule.generation,
