@@ -64,6 +64,17 @@ bench: ## Run the benchmarks
 bench-durability: build ## Time receipts, beside the disk's fsync, and restarts with 100,000 alerts firing; ARGS="--dir DISK"
 	@$(CARGO) run --release --locked --quiet --example durability -- $(ARGS)
 
+# What a bench script runs, and no more: the whole workspace takes minutes to build.
+.PHONY: bench-programs
+bench-programs:
+	@$(CARGO) build --release --locked --quiet --bin gopherwatch-server --example load --example baseline --example alerts
+
+# WORK: w1 w1b w1c shuffled names violating-1 violating-10 violating-100 hot frames streams rules workers.
+WORK ?=
+.PHONY: bench-ingest
+bench-ingest: bench-programs ## What a report costs, beside a server that only decodes; WORK="w1 streams rules" RUNS=3 REPORTS=4000000
+	@exec env BIN_DIR="$(TARGET_DIR)/release" scripts/bench-ingest.sh $(WORK)
+
 .PHONY: bench-agent
 bench-agent: build ## Memory and CPU of the agent in a minute, beside node_exporter and collectd
 	scripts/need.sh curl:curl prometheus-node-exporter:prometheus-node-exporter collectd:collectd-core

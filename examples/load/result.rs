@@ -113,9 +113,10 @@ impl Total {
         Self { tally, took, server, own: usage("self"), before, rows: None }
     }
 
-    /// Looks how many rows the history has, given how many episodes it should have.
+    /// Looks how many rows the history has, given how many episodes it should have; the server's work on them counts.
     pub(crate) fn compare_rows(&mut self, look: impl FnOnce(u64) -> u64) {
         self.rows = Some(look(self.tally.episodes));
+        self.server = self.before.server_pid.as_deref().and_then(usage);
     }
 
     /// Whether every receipt was right, every report has one, and every episode its row.
