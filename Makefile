@@ -75,6 +75,24 @@ WORK ?=
 bench-ingest: bench-programs ## What a report costs, beside a server that only decodes; WORK="w1 streams rules" RUNS=3 REPORTS=4000000
 	@exec env BIN_DIR="$(TARGET_DIR)/release" scripts/bench-ingest.sh $(WORK)
 
+# PROBES: readings that are timed. ARGS: `--store sqlite` or `--store mysql`; both otherwise.
+PROBES ?= 500
+.PHONY: bench-latency
+bench-latency: bench-programs ## How soon a violation is visible in the store, beside 5,000 reports/s; PROBES=500 ARGS="--store mysql"
+	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
+	@exec env BIN_DIR="$(TARGET_DIR)/release" scripts/bench-alerts.sh latency --probes $(PROBES) $(ARGS)
+
+# N: how many services, one run for each.
+N ?=
+.PHONY: bench-memory
+bench-memory: bench-programs ## What a service costs in memory; N="10000 100000 1000000"
+	@exec env BIN_DIR="$(TARGET_DIR)/release" scripts/bench-memory.sh $(N)
+
+.PHONY: bench-storm
+bench-storm: bench-programs ## Alert rows a second into SQLite and MariaDB; ARGS="--rows 300000 --services 10000 --store mysql"
+	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
+	@exec env BIN_DIR="$(TARGET_DIR)/release" scripts/bench-alerts.sh storm $(ARGS)
+
 .PHONY: bench-agent
 bench-agent: build ## Memory and CPU of the agent in a minute, beside node_exporter and collectd
 	scripts/need.sh curl:curl prometheus-node-exporter:prometheus-node-exporter collectd:collectd-core
