@@ -20,11 +20,10 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
 
-fail() { # TEXT [LOG]
+fail() { # TEXT [LOG...]
     echo "${0##*/}: $1" >&2
-    if [ -n "${2:-}" ]; then
-        tail -n 20 "$2" >&2
-    fi
+    shift
+    [ $# -eq 0 ] || tail -n 20 "$@" >&2
     exit 1
 }
 
@@ -33,7 +32,9 @@ fail() { # TEXT [LOG]
 start() { # NAME COMMAND...
     local name=$1
     shift
-    setsid "$@" </dev/null >"$tmp/$name.log" 2>&1 &
+    # Emptied here: the process itself may begin only when `ready` has read what the last one of this name said.
+    : >"$tmp/$name.log"
+    setsid "$@" </dev/null >>"$tmp/$name.log" 2>&1 &
     pids[$name]=$!
 }
 
@@ -102,7 +103,7 @@ generate() { # NAME ARGUMENT...
     shift
     addr=$(ready "$name" grpc)
     start load "$bin_dir/examples/load" --server "http://$addr" --server-pid "${pids[$name]}" "$@"
-    finish load || fail "the load generator says:" "$tmp/load.log"
+    finish load || fail "the load generator and $name say:" "$tmp/load.log" "$tmp/$name.log"
 }
 
 # A port that nothing listens on.
