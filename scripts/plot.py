@@ -70,7 +70,7 @@ def panel(x0, label, x_label, xs, series):
     for x in xs:
         out.append(f'<line x1="{place(x):.1f}" x2="{place(x):.1f}" y1="{bottom}" y2="{bottom + 4}" stroke="#333"/>')
         out.append(text(place(x), bottom + 18, short(x)))
-    out.append(text((left + right) / 2, bottom + 38, x_label))
+    out.append(text((left + right) / 2, bottom + 38, f"{x_label} (logarithmic)"))
     legend = left
     for (name, colour), values in series:
         points = [(place(x), rise(y)) for x, y in zip(xs, values)]
