@@ -64,6 +64,35 @@ bench: ## Run the benchmarks
 bench-durability: build ## Time receipts, beside the disk's fsync, and restarts with 100,000 alerts firing; ARGS="--dir DISK"
 	@$(CARGO) run --release --locked --quiet --example durability -- $(ARGS)
 
+# What a bench script runs, and no more: the whole workspace takes minutes to build.
+.PHONY: bench-programs
+bench-programs:
+	@$(CARGO) build --release --locked --quiet --bin gopherwatch-server --example load --example baseline --example alerts
+
+# WORK: w1 w1b w1c shuffled names violating-1 violating-10 violating-100 hot frames streams rules workers.
+WORK ?=
+.PHONY: bench-ingest
+bench-ingest: bench-programs ## What a report costs, beside a server that only decodes; WORK="w1 streams rules" RUNS=3 REPORTS=4000000
+	@exec env BIN_DIR="$(TARGET_DIR)/release" scripts/bench-ingest.sh $(WORK)
+
+# PROBES: readings that are timed. ARGS: `--store sqlite` or `--store mysql`; both otherwise.
+PROBES ?= 500
+.PHONY: bench-latency
+bench-latency: bench-programs ## How soon a violation is visible in the store, beside 5,000 reports/s; PROBES=500 ARGS="--store mysql"
+	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
+	@exec env BIN_DIR="$(TARGET_DIR)/release" scripts/bench-alerts.sh latency --probes $(PROBES) $(ARGS)
+
+# N: how many services, one run for each.
+N ?=
+.PHONY: bench-memory
+bench-memory: bench-programs ## What a service costs in memory; N="10000 100000 1000000"
+	@exec env BIN_DIR="$(TARGET_DIR)/release" scripts/bench-memory.sh $(N)
+
+.PHONY: bench-storm
+bench-storm: bench-programs ## Alert rows a second into SQLite and MariaDB; ARGS="--rows 300000 --services 10000 --store mysql"
+	scripts/need.sh mariadbd:mariadb-server mariadb-install-db:mariadb-server
+	@exec env BIN_DIR="$(TARGET_DIR)/release" scripts/bench-alerts.sh storm $(ARGS)
+
 .PHONY: bench-agent
 bench-agent: build ## Memory and CPU of the agent in a minute, beside node_exporter and collectd
 	scripts/need.sh curl:curl prometheus-node-exporter:prometheus-node-exporter collectd:collectd-core

@@ -5,50 +5,19 @@
 # BIN_DIR: where gopherwatch-agent and gopherwatch-server are. Prints a table, and a JSON line with the same figures.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+# shellcheck source=scripts/bench-lib.sh
+. scripts/bench-lib.sh
 
-bin_dir=$(cd "${BIN_DIR:-target/release}" && pwd)
 seconds=${SECONDS_MEASURED:-60}
 # How long all of them run before the measurement: what they do once at their start is not what they cost.
 settle=10
 
-tmp=$(mktemp -d -t gopherwatch-bench-agent.XXXXXX)
-cd "$tmp" # away from the repository's .env
+# What is measured, in the order of the table.
 names=()
-pids=()
-helpers=()
-
-clean_up() {
-    kill "${pids[@]}" "${helpers[@]}" 2>/dev/null || true
-    wait 2>/dev/null || true
-    rm -rf "$tmp"
-}
-trap clean_up EXIT
-trap 'exit 130' INT TERM HUP
-
-# A port that nothing listens on.
-free_port() {
-    local port
-    while :; do
-        port=$((20000 + RANDOM % 10000))
-        (: </dev/tcp/127.0.0.1/$port) 2>/dev/null || break
-    done
-    echo "$port"
-}
 
 measured() { # NAME COMMAND...
-    local name=$1
-    shift
-    "$@" </dev/null >"$tmp/$name.out" 2>&1 &
-    names+=("$name")
-    pids+=($!)
-}
-
-helper() { # NAME COMMAND...
-    local name=$1
-    shift
-    "$@" </dev/null >"$tmp/$name.out" 2>&1 &
-    helpers+=($!)
+    names+=("$1")
+    start "$@"
 }
 
 is_there() { # PROGRAM DEBIAN-PACKAGE
@@ -57,22 +26,17 @@ is_there() { # PROGRAM DEBIAN-PACKAGE
     return 1
 }
 
-scrape() { # URL
-    while :; do
-        curl -sf -o /dev/null "$1" || true
-        sleep 1
-    done
-}
-
-grpc_port=$(free_port)
-helper server "$bin_dir/gopherwatch-server" --data-dir "$tmp/data" --grpc-addr "127.0.0.1:$grpc_port" \
-    --http-addr "127.0.0.1:$(free_port)"
-measured gopherwatch-agent "$bin_dir/gopherwatch-agent" --server "127.0.0.1:$grpc_port" --interval 1s
+# shellcheck disable=SC2119 # It needs no arguments.
+start_server
+grpc_addr=$(ready server grpc)
+measured gopherwatch-agent "$bin_dir/gopherwatch-agent" --server "$grpc_addr" --interval 1s
 
 if is_there prometheus-node-exporter prometheus-node-exporter && is_there curl curl; then
     exporter_port=$(free_port)
     measured node_exporter prometheus-node-exporter --web.listen-address="127.0.0.1:$exporter_port"
-    helper scrape scrape "http://127.0.0.1:$exporter_port/metrics"
+    # shellcheck disable=SC2016 # The inner shell's own argument.
+    start scrape bash -c 'while :; do curl -sf -o /dev/null "$1" || true; sleep 1; done' \
+        scrape "http://127.0.0.1:$exporter_port/metrics"
 fi
 
 if is_there collectd collectd-core; then
@@ -92,14 +56,10 @@ if is_there collectd collectd-core; then
 fi
 
 sleep "$settle"
-for idx in "${!pids[@]}"; do
-    kill -0 "${pids[idx]}" 2>/dev/null || { echo "${names[idx]} has ended:" >&2; cat "$tmp/${names[idx]}.out" >&2; exit 1; }
+for name in "${names[@]}"; do
+    kill -0 "${pids[$name]}" 2>/dev/null || fail "$name has ended:" "$tmp/$name.log"
 done
-if ! grep -q '"first receipt"' "$tmp/gopherwatch-agent.out"; then
-    echo "the agent has no receipt:" >&2
-    cat "$tmp/gopherwatch-agent.out" "$tmp/server.out" >&2
-    exit 1
-fi
+grep -q '"first receipt"' "$tmp/gopherwatch-agent.log" || fail "the agent has no receipt:" "$tmp/gopherwatch-agent.log"
 
 # Time on a CPU so far, user and system, in nanoseconds, of all threads: /proc/PID/stat counts in hundredths of a second,
 # of which an agent takes three a minute.
@@ -107,30 +67,26 @@ cpu_nanos() { # PID
     cat "/proc/$1"/task/*/schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }'
 }
 
-kilobytes() { # PID FIELD
-    awk -v field="$2:" '$1 == field { print $2 }' "/proc/$1/status"
-}
-
-before=()
-for pid in "${pids[@]}"; do
-    before+=("$(cpu_nanos "$pid")")
+declare -A before=()
+for name in "${names[@]}"; do
+    before[$name]=$(cpu_nanos "${pids[$name]}")
 done
-load_before=$(cut -d' ' -f1 /proc/loadavg)
+load_before=$(load_average)
 sleep "$seconds"
 
 json=""
 echo "| | resident, MB | of it anonymous, MB | CPU, % of a core | threads |"
 echo "|---|---|---|---|---|"
-for idx in "${!pids[@]}"; do
-    pid=${pids[idx]}
-    read -r cpu resident anonymous < <(awk -v nanos="$(($(cpu_nanos "$pid") - before[idx]))" -v seconds="$seconds" \
+for name in "${names[@]}"; do
+    pid=${pids[$name]}
+    read -r cpu resident anonymous < <(awk -v nanos="$(($(cpu_nanos "$pid") - before[$name]))" -v seconds="$seconds" \
         -v rss="$(kilobytes "$pid" VmRSS)" -v anon="$(kilobytes "$pid" RssAnon)" \
         'BEGIN { printf "%.3f %.1f %.1f\n", nanos / 1e9 / seconds * 100, rss / 1024, anon / 1024 }')
     threads=$(awk '$1 == "Threads:" { print $2 }' "/proc/$pid/status")
-    echo "| ${names[idx]} | $resident | $anonymous | $cpu | $threads |"
-    json+=",\"${names[idx]}\":{\"resident_mb\":$resident,\"anonymous_mb\":$anonymous,\"cpu_percent\":$cpu}"
+    echo "| $name | $resident | $anonymous | $cpu | $threads |"
+    json+=",\"$name\":{\"resident_mb\":$resident,\"anonymous_mb\":$anonymous,\"cpu_percent\":$cpu}"
 done
-load_after=$(cut -d' ' -f1 /proc/loadavg)
+load_after=$(load_average)
 n_processes=$(find /proc -maxdepth 1 -name '[0-9]*' | wc -l)
 echo "$seconds s, $(nproc) cores, $n_processes processes; load average $load_before before, $load_after after"
 echo "{\"seconds\":$seconds,\"load_before\":$load_before,\"load_after\":$load_after$json}"

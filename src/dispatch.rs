@@ -38,11 +38,14 @@ const METRICS_PER_SLOT: usize = 16;
 /// Room in a lane for turns that hold no slot: the one tick and the one turn of control that may wait.
 const SLOTLESS_TURNS: usize = 2;
 
-/// One valid report. Whose it is, and its metrics, are numbers that the stream has told the lane the names of.
+/// One valid report, or the sign of life that a refused one still is. Whose it is, and its metrics, are numbers that the
+/// stream has told the lane the names of.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Item {
-    /// The instance's number.
+    /// The instance's number; of a sign, its place among the signs of the chunk.
     pub instance: u32,
+    /// Whether it is only a sign of life.
+    pub is_sign: bool,
     /// Where its readings begin among those of its chunk.
     pub first: u32,
     /// How many readings it has.
@@ -64,7 +67,7 @@ pub struct Chunk {
     pub items: Vec<Item>,
     /// The readings of all reports, one report's behind another's.
     pub readings: Vec<Reading>,
-    /// Whose reports were refused: still signs of life.
+    /// Whose signs of life those items are that are no reports.
     pub signs: Vec<Arc<InstanceKey>>,
     /// Names that the lane has not been told yet.
     pub news: News,
@@ -80,7 +83,12 @@ pub struct Chunk {
 
 impl Chunk {
     fn weight(&self) -> usize {
-        self.items.len() + self.signs.len() + self.readings.len() / METRICS_PER_SLOT
+        self.items.len() + self.readings.len() / METRICS_PER_SLOT
+    }
+
+    /// How many reports are in it that wait for a decision.
+    pub fn n_reports(&self) -> usize {
+        self.items.len() - self.signs.len()
     }
 
     /// The readings of one of its reports.
@@ -224,7 +232,7 @@ impl Dispatcher {
     }
 
     fn admit(&self, lane: &Lane, chunk: Box<Chunk>, slot: OwnedSemaphorePermit) -> Result<(), DispatchError> {
-        let n_reports = chunk.items.len();
+        let n_reports = chunk.n_reports();
         self.stats.received.inc_by(n_reports as u64);
         self.stats.queued.inc_by(n_reports as i64);
         chunk.stream.admit(n_reports as u64);

@@ -234,7 +234,7 @@ impl Lane {
             chunk.stream.settle(tally);
             stats.accepted.inc_by(tally.accepted);
             stats.duplicates.inc_by(tally.duplicates);
-            stats.queued.dec_by(chunk.items.len() as i64);
+            stats.queued.dec_by(chunk.n_reports() as i64);
         }
     }
 

@@ -6,10 +6,12 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people to run and read")]
 
 mod ack;
+#[path = "../common/disk.rs"]
 mod disk;
-#[path = "../load/process.rs"]
+#[path = "../common/process.rs"]
 mod process;
 mod restart;
+#[path = "../common/times.rs"]
 mod times;
 
 use std::{fs, path::PathBuf};

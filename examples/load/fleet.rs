@@ -16,24 +16,44 @@ pub(crate) struct FleetOptions {
     pub(crate) violating: f64,
     /// Whether reports carry sequence numbers.
     pub(crate) numbered: bool,
-    /// Whether the order of the metrics changes from report to report, and each service has a metric name of its own.
+    /// Whether the order of the metrics changes from report to report.
     pub(crate) shuffled: bool,
+    /// Names of each service's own, which take turns behind the [`SHARED`] ones; 0: all services have the same names.
+    pub(crate) n_own: usize,
+}
+
+impl FleetOptions {
+    /// Names that one service reports in all.
+    pub(crate) fn n_names(&self) -> usize {
+        match self.n_own {
+            0 => self.n_metrics,
+            n_own => self.n_metrics.max(SHARED + n_own),
+        }
+    }
 }
 
 /// The first metrics of every report; more are called `metric_5` and so on.
 const NAMES: [&str; 4] = ["cpu_percent", "memory_percent", "request_count", "disk_percent"];
+/// Those of them that every report has also where services have names of their own: the built-in rules look at these.
+const SHARED: usize = 2;
 const HIGH_CPU: f64 = 97.5;
+/// Orders of the metrics that are drawn from: all 24 of four metrics are among them.
+const N_ORDERS: usize = 1024;
 
 #[derive(Debug)]
 struct Service {
     /// Fields 1 and 2: the service and its instance.
     head: Vec<u8>,
-    /// Field 5, as often as there are metrics.
-    calm: Vec<u8>,
-    /// The same with too much load.
-    violating: Vec<u8>,
-    /// Where each metric begins in both.
-    starts: Vec<usize>,
+    /// Field 5, as often as there are names.
+    metrics: Vec<u8>,
+    /// Where each metric begins, and where the last one ends.
+    starts: Vec<u16>,
+}
+
+impl Service {
+    fn metric(&self, idx: usize) -> &[u8] {
+        &self.metrics[usize::from(self.starts[idx])..usize::from(self.starts[idx + 1])]
+    }
 }
 
 /// The reports that can be made.
@@ -41,12 +61,19 @@ struct Service {
 pub(crate) struct Fleet {
     options: FleetOptions,
     services: Vec<Service>,
+    /// The first metric with too much load.
+    high: Vec<u8>,
+    /// [`N_ORDERS`] permutations of the metrics, one after the other.
+    orders: Vec<u16>,
 }
 
 impl Fleet {
     pub(crate) fn new(options: FleetOptions) -> Self {
         let services = (0..options.n_services).map(|idx| service(idx, &options)).collect();
-        Self { options, services }
+        let mut high = Vec::new();
+        metric(NAMES[0], HIGH_CPU, &mut high);
+        let orders = if options.shuffled { orders(options.n_metrics) } else { Vec::new() };
+        Self { options, services, high, orders }
     }
 
     /// Whether the report of a service in a round violates.
@@ -79,16 +106,33 @@ impl Fleet {
             out.push(4 << 3);
             varint(sequence(round), out);
         }
-        let metrics = if self.is_violating(service, round) { &fleet.violating } else { &fleet.calm };
-        if self.options.shuffled {
-            let turned = fleet.starts[mix(round) as usize % fleet.starts.len()];
-            out.extend_from_slice(&metrics[turned..]);
-            out.extend_from_slice(&metrics[..turned]);
-        } else {
-            out.extend_from_slice(metrics);
-        }
+        self.metrics(service, round, out);
         let n_bytes = u32::try_from(out.len() - frame - 5).expect("a report is small");
         out[frame + 1..frame + 5].copy_from_slice(&n_bytes.to_be_bytes());
+    }
+
+    fn metrics(&self, service: usize, round: u64, out: &mut Vec<u8>) {
+        let is_violating = self.is_violating(service, round);
+        let fleet = &self.services[service];
+        let FleetOptions { n_metrics, n_own, shuffled, .. } = self.options;
+        let mut put =
+            |idx| out.extend_from_slice(if idx == 0 && is_violating { &self.high } else { fleet.metric(idx) });
+        if !shuffled && n_own == 0 {
+            put(0);
+            out.extend_from_slice(&fleet.metrics[usize::from(fleet.starts[1])..]);
+            return;
+        }
+        let turn = |place: usize| match n_own {
+            0 => place,
+            _ if place < SHARED => place,
+            _ => SHARED + (round as usize * (n_metrics - SHARED) + place - SHARED) % n_own,
+        };
+        if shuffled {
+            let first = mix(mix(service as u64) ^ round) as usize % N_ORDERS * n_metrics;
+            self.orders[first..first + n_metrics].iter().for_each(|&place| put(turn(usize::from(place))));
+        } else {
+            (0..n_metrics).for_each(|place| put(turn(place)));
+        }
     }
 }
 
@@ -138,19 +182,32 @@ fn service(idx: usize, options: &FleetOptions) -> Service {
     let mut head = Vec::new();
     text(1, &format!("service-{idx:05}"), &mut head);
     text(2, &format!("host-{:04}", idx % 10_000), &mut head);
-    let (mut calm, mut violating, mut starts) = (Vec::new(), Vec::new(), Vec::new());
-    for metric_idx in 0..options.n_metrics {
+    let (mut metrics, mut starts) = (Vec::new(), vec![0]);
+    for metric_idx in 0..options.n_names() {
         let name = match NAMES.get(metric_idx) {
-            Some(&"request_count") if options.shuffled => format!("request_count_{idx}"),
+            _ if options.n_own > 0 && metric_idx >= SHARED => format!("own_{idx}_{metric_idx}"),
             Some(name) => (*name).to_owned(),
             None => format!("metric_{}", metric_idx + 1),
         };
-        let usual = 10.0 + ((idx * 7 + metric_idx * 13) % 600) as f64 / 10.0;
-        starts.push(calm.len());
-        metric(&name, usual, &mut calm);
-        metric(&name, if metric_idx == 0 { HIGH_CPU } else { usual }, &mut violating);
+        metric(&name, 10.0 + ((idx * 7 + metric_idx * 13) % 600) as f64 / 10.0, &mut metrics);
+        starts.push(u16::try_from(metrics.len()).expect("256 metrics of 40 bytes at most"));
     }
-    Service { head, calm, violating, starts }
+    // A million services are held at once.
+    metrics.shrink_to_fit();
+    Service { head, metrics, starts }
+}
+
+/// Permutations, each as likely as any other (Fisher and Yates).
+fn orders(n_metrics: usize) -> Vec<u16> {
+    let mut orders = Vec::new();
+    for order_idx in 0..N_ORDERS {
+        let mut order: Vec<u16> = (0..).take(n_metrics).collect();
+        for last in (1..n_metrics).rev() {
+            order.swap(last, mix((order_idx << 16 | last) as u64) as usize % (last + 1));
+        }
+        orders.extend(order);
+    }
+    orders
 }
 
 fn metric(name: &str, value: f64, out: &mut Vec<u8>) {

@@ -7,16 +7,20 @@
 
 mod call;
 mod fleet;
+mod history;
+#[path = "../common/process.rs"]
 mod process;
 mod result;
 
 use std::{
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use clap::Parser;
+use gopherwatch_proto::MAX_METRICS;
 use tokio::{runtime, task::JoinSet, time::sleep};
 use tonic::{
     Code, Status,
@@ -61,9 +65,13 @@ struct Args {
     /// Metrics of a report
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     metrics: u16,
-    /// Another order of the metrics in each report, and a metric name of each service's own
+    /// Another order of the metrics in each report
     #[arg(long)]
     shuffle: bool,
+    /// Metric names of a stream, shared out over its services: behind the two that the built-in rules look at, each report
+    /// of a service has the next few of its own
+    #[arg(long)]
+    names_per_stream: Option<usize>,
     /// Number the reports, in an epoch of this run
     #[arg(long)]
     numbered: bool,
@@ -73,9 +81,29 @@ struct Args {
     /// The server's process: measures its CPU seconds and memory
     #[arg(long)]
     server_pid: Option<u32>,
+    /// The SQLite file of the server's alert history: waits until it has a row for each episode, and no more
+    #[arg(long)]
+    history: Option<PathBuf>,
     /// Threads of the generator
     #[arg(long, default_value_t = 1)]
     threads: usize,
+}
+
+impl Args {
+    fn fleet(&self) -> FleetOptions {
+        let n_metrics = usize::from(self.metrics);
+        // As many as a report has at least: no name comes twice in one.
+        let n_own = |n_names: usize| n_names.div_ceil(self.services / self.streams).max(n_metrics);
+        let n_own = self.names_per_stream.map_or(0, n_own);
+        FleetOptions {
+            n_services: self.services,
+            n_metrics,
+            n_own,
+            violating: self.violating,
+            numbered: self.numbered,
+            shuffled: self.shuffle,
+        }
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -100,6 +128,11 @@ fn main() -> ExitCode {
         eprintln!("load: every stream needs a service, a connection and something to write");
         return ExitCode::from(64);
     }
+    let fleet = args.fleet();
+    if fleet.n_names() > MAX_METRICS {
+        eprintln!("load: {} names are too many for one service, which may have {MAX_METRICS}", fleet.n_names());
+        return ExitCode::from(64);
+    }
     let mut builder = match args.threads {
         0 | 1 => runtime::Builder::new_current_thread(),
         n => {
@@ -108,9 +141,13 @@ fn main() -> ExitCode {
             builder
         }
     };
-    let total = builder.enable_all().build().map_err(|err| err.to_string()).and_then(|rt| rt.block_on(run(&args)));
+    let total =
+        builder.enable_all().build().map_err(|err| err.to_string()).and_then(|rt| rt.block_on(run(&args, fleet)));
     match total {
-        Ok(total) => {
+        Ok(mut total) => {
+            if let Some(path) = &args.history {
+                total.compare_rows(|n_episodes| history::rows(path, n_episodes));
+            }
             total.print();
             ExitCode::from(u8::from(!total.is_right()))
         }
@@ -121,20 +158,14 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(args: &Args) -> Result<Total, String> {
+async fn run(args: &Args, fleet: FleetOptions) -> Result<Total, String> {
     let n_connections = args.connections.unwrap_or(args.streams).min(args.streams);
     let mut channels = Vec::new();
     for _ in 0..n_connections {
         let endpoint = Endpoint::from_shared(args.server.clone()).map_err(|err| err.to_string())?.tcp_nodelay(true);
         channels.push(endpoint.connect().await.map_err(|err| format!("connecting to {}: {err:?}", args.server))?);
     }
-    let fleet = Arc::new(Fleet::new(FleetOptions {
-        n_services: args.services,
-        n_metrics: usize::from(args.metrics),
-        violating: args.violating,
-        numbered: args.numbered,
-        shuffled: args.shuffle,
-    }));
+    let fleet = Arc::new(Fleet::new(fleet));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|err| err.to_string())?;
     let epoch = if args.numbered { now.as_nanos() as u64 } else { 0 };
     let before = result::Before::now(args.server_pid);

@@ -102,18 +102,27 @@ pub(crate) struct Total {
     before: Before,
     server: Option<Usage>,
     own: Option<Usage>,
+    /// Rows that the alert history has, if that was looked at.
+    rows: Option<u64>,
 }
 
 impl Total {
     pub(crate) fn new(mut tally: Tally, took: Duration, before: Before) -> Self {
         tally.receipts.sort_unstable();
         let server = before.server_pid.as_deref().and_then(usage);
-        Self { tally, took, server, own: usage("self"), before }
+        Self { tally, took, server, own: usage("self"), before, rows: None }
     }
 
-    /// Whether every receipt was right and every report has one.
+    /// Looks how many rows the history has, given how many episodes it should have; the server's work on them counts.
+    pub(crate) fn compare_rows(&mut self, look: impl FnOnce(u64) -> u64) {
+        self.rows = Some(look(self.tally.episodes));
+        self.server = self.before.server_pid.as_deref().and_then(usage);
+    }
+
+    /// Whether every receipt was right, every report has one, and every episode its row.
     pub(crate) fn is_right(&self) -> bool {
-        self.tally.wrong.is_empty() && self.tally.unsent == 0
+        let rows_are_right = self.rows.is_none_or(|rows| rows == self.tally.episodes);
+        self.tally.wrong.is_empty() && self.tally.unsent == 0 && rows_are_right
     }
 
     pub(crate) fn print(&self) {
@@ -141,6 +150,12 @@ impl Total {
         row("  alerts raised", format!("{}", sum.alerts_raised));
         row("violating reports of these", format!("{}", self.tally.violating));
         row("  episodes of these", format!("{}", self.tally.episodes));
+        if let Some(rows) = self.rows {
+            row(
+                if rows == self.tally.episodes { "  rows of these" } else { "WRONG NUMBER OF ROWS" },
+                format!("{rows}"),
+            );
+        }
         row("generator's CPU-s per 1M", number(own_cpu.map(|cpu| cpu / millions)));
         row("server's CPU-s per 1M", number(server_cpu.map(|cpu| cpu / millions)));
         row(
@@ -175,6 +190,7 @@ impl Total {
             "alerts_raised": sum.alerts_raised,
             "violating_sent": self.tally.violating,
             "episodes_sent": self.tally.episodes,
+            "rows": self.rows,
             "without_receipt": self.tally.unsent,
             "wrong_receipts": self.tally.wrong.len(),
             "refusals": self.tally.refusals,

@@ -131,14 +131,14 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// A field's number and type.
-    #[inline]
+    #[inline(always)]
     fn key(&mut self) -> Result<(u32, u8), Malformed> {
         let key = u32::try_from(self.varint()?).map_err(|_| Malformed::Key)?;
         let kind = (key & 7) as u8;
         if key >> 3 == 0 || kind > FIXED32 { Err(Malformed::Key) } else { Ok((key >> 3, kind)) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn byte(&mut self) -> Result<u8, Malformed> {
         if self.at == self.end {
             return Err(Malformed::Truncated);
@@ -148,12 +148,13 @@ impl Reader<'_> {
         Ok(byte)
     }
 
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, Malformed> {
         let first = self.byte()?;
         if first < 0x80 { Ok(u64::from(first)) } else { self.long_varint(first) }
     }
 
+    #[inline(never)]
     fn long_varint(&mut self, first: u8) -> Result<u64, Malformed> {
         let mut number = u64::from(first & 0x7f);
         for shift in (7..70).step_by(7) {
@@ -205,6 +206,24 @@ impl Reader<'_> {
     #[inline]
     fn metric(&mut self) -> Result<(Span, f64), Malformed> {
         let Range { start, end } = self.span()?;
+        match self.usual_metric(start, end) {
+            Some(metric) => Ok(metric),
+            None => self.any_metric(start, end),
+        }
+    }
+
+    /// A metric as nearly everybody writes it: its name of less than 128 bytes, then its value, and nothing else.
+    #[inline]
+    fn usual_metric(&self, start: u32, end: u32) -> Option<(Span, f64)> {
+        let bytes = self.message.get(start as usize..end as usize)?;
+        let (head, bytes) = bytes.split_first_chunk::<2>()?;
+        let (rest, value) = bytes.split_last_chunk::<8>()?;
+        let (key, name) = rest.split_last()?;
+        let is_usual = *head == [1 << 3 | LENGTH, name.len() as u8] && name.len() < 0x80 && *key == 2 << 3 | FIXED64;
+        is_usual.then(|| (start + 2..start + 2 + name.len() as u32, f64::from_le_bytes(*value)))
+    }
+
+    fn any_metric(&self, start: u32, end: u32) -> Result<(Span, f64), Malformed> {
         let mut inner = Reader { message: self.message, at: start, end };
         let (mut name, mut value) = (0..0, 0.0);
         while inner.at < inner.end {

@@ -122,7 +122,9 @@ impl Packer {
 
     /// Packs the sign of life that a refused report is.
     pub fn put_sign(&mut self, lane_idx: usize, key: Arc<InstanceKey>) {
-        self.lanes[lane_idx].signs.push(key);
+        let lane = &mut self.lanes[lane_idx];
+        lane.items.push(Item { instance: number(lane.signs.len()), is_sign: true, ..Item::default() });
+        lane.signs.push(key);
     }
 
     /// What has been packed for a lane; `None`: nothing.
@@ -134,7 +136,7 @@ impl Packer {
         arrived: Instant,
     ) -> Option<Box<Chunk>> {
         let lane = &mut self.lanes[lane_idx];
-        if lane.items.is_empty() && lane.signs.is_empty() {
+        if lane.items.is_empty() {
             return None;
         }
         lane.n_last = (lane.items.len(), lane.readings.len());

@@ -98,6 +98,14 @@ impl<'a> Named<'a> {
         &self.seats[item.instance as usize]
     }
 
+    fn shard_of(&self, item: &Item) -> usize {
+        if item.is_sign {
+            State::shard_in_lane(&self.chunk.signs[item.instance as usize])
+        } else {
+            self.seat(item).shard
+        }
+    }
+
     fn readings_of(&self, item: &Item) -> &Readings<'a> {
         &self.readings[item.first as usize..][..usize::from(item.n_readings)]
     }
@@ -109,14 +117,6 @@ impl Work<'_> {
         let seat = |key: &Arc<InstanceKey>| self.state.seat(lane_idx, key);
         let known: Vec<_> = self.chunks.iter().map(|chunk| chunk.told.learn(&chunk.news, seat)).collect();
         let chunks: Vec<_> = self.chunks.iter().zip(&known).map(|(chunk, known)| Named::new(chunk, known)).collect();
-        for chunk in self.chunks {
-            for key in &chunk.signs {
-                if let Some(instance) = shards[State::shard_in_lane(key)].write().get_mut(key) {
-                    instance.silence.heard_sign(self.now);
-                    instance.last_seen = chunk.received_at;
-                }
-            }
-        }
         let n_items: usize = self.chunks.iter().map(|chunk| chunk.items.len()).sum();
         let parallel = n_items >= self.parallel_from && pool.current_num_threads() > 1;
         let parts = if parallel { self.shared_out(&chunks, shards, pool) } else { vec![self.in_turn(&chunks, shards)] };
@@ -144,7 +144,7 @@ impl Work<'_> {
                     locked.fill_with(|| None);
                 }
                 n_under_lock += 1;
-                let shard_idx = named.seat(item).shard;
+                let shard_idx = named.shard_of(item);
                 let shard = locked[shard_idx].get_or_insert_with(|| shards[shard_idx].write());
                 self.item(shard, named, item, (chunk_idx, item_idx), &mut part);
             }
@@ -161,7 +161,7 @@ impl Work<'_> {
         let mut positions: Vec<Vec<Position>> = vec![Vec::new(); shards.len()];
         for (chunk_idx, named) in chunks.iter().enumerate() {
             for (item_idx, item) in named.chunk.items.iter().enumerate() {
-                positions[named.seat(item).shard].push((chunk_idx, item_idx));
+                positions[named.shard_of(item)].push((chunk_idx, item_idx));
             }
         }
         let touched = shards.iter().zip(&positions).filter(|(_, positions)| !positions.is_empty());
@@ -190,6 +190,13 @@ impl Work<'_> {
     }
 
     fn item(&self, shard: &mut Shard, named: &Named<'_>, item: &Item, position: Position, part: &mut Part) {
+        if item.is_sign {
+            if let Some(instance) = shard.get_mut(&named.chunk.signs[item.instance as usize]) {
+                instance.silence.heard_sign(self.now);
+                instance.last_seen = named.chunk.received_at;
+            }
+            return;
+        }
         let (chunk, seat, readings) = (named.chunk, named.seat(item), named.readings_of(item));
         let key = &seat.key;
         let tally = &mut part.done.tallies[position.0];

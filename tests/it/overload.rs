@@ -64,7 +64,7 @@ fn drain(queue: LaneQueue) -> (Arc<AtomicBool>, thread::JoinHandle<()>) {
         while !stopped.load(Ordering::Relaxed) {
             match queue.turns.recv_timeout(Duration::from_millis(10)) {
                 Ok(Turn::Chunk(chunk, _slot)) => {
-                    let accepted = chunk.items.len() as u64;
+                    let accepted = chunk.n_reports() as u64;
                     chunk.stream.settle(&Tally { accepted, ..Tally::default() });
                 }
                 Ok(Turn::Barrier(_, receipt, _slot)) => receipt.give(),
@@ -106,7 +106,7 @@ fn a_stopped_lane_admits_no_more_than_its_slots_and_refuses_with_a_time_to_come_
         .turns
         .try_iter()
         .map(|turn| match turn {
-            Turn::Chunk(chunk, _) => chunk.items.len(),
+            Turn::Chunk(chunk, _) => chunk.n_reports(),
             _ => 0,
         })
         .sum();
