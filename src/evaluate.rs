@@ -14,7 +14,10 @@ mod twins;
 
 use std::{
     io, mem,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -63,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) stats: Arc<Stats>,
     pub(crate) pool: Arc<ThreadPool>,
     pub(crate) journal: Sender<Entry>,
+    /// How many lanes evaluate reports at this moment.
+    pub(crate) n_busy: Arc<AtomicUsize>,
     pub(crate) options: Options,
     pub(crate) log: Logger,
 }
@@ -79,7 +84,7 @@ pub fn start(
 ) -> io::Result<Vec<JoinHandle<()>>> {
     assert_eq!(queues.len(), state.n_lanes(), "each lane has its own shards (I2)");
     let pool = helpers(options.n_helpers)?;
-    let shared = Shared { state, stats, pool, journal, options, log: log.clone() };
+    let shared = Shared { state, stats, pool, journal, n_busy: Arc::default(), options, log: log.clone() };
     let spawn = |(lane_idx, queue): (usize, LaneQueue)| {
         let name = format!("lane-{lane_idx}");
         let log = shared.log.new(slog::o!("thread" => name.clone()));
@@ -196,8 +201,11 @@ impl Lane {
         let Shared { state, stats, .. } = &self.shared;
         let now = self.hearing.at_arrival(instant);
         let parallel_from = self.shared.options.parallel_from;
-        let work = batch::Work { state, rules: &self.in_force.rules, chunks, now, parallel_from };
+        let n_busy = self.shared.n_busy.fetch_add(1, Ordering::Relaxed) + 1;
+        let others_rest = n_busy == 1 || n_busy < state.n_lanes();
+        let work = batch::Work { state, rules: &self.in_force.rules, chunks, now, parallel_from, others_rest };
         let done = work.run(self.lane_idx, &self.shared.pool);
+        self.shared.n_busy.fetch_sub(1, Ordering::Relaxed);
         stats.turns.inc_by(chunks.len() as u64);
         if done.parallel {
             stats.parallel_turns.inc();

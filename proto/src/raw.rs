@@ -16,7 +16,7 @@ tonic::include_proto!("raw/gopherwatch.v1");
 
 /// Gives each message as its bytes, and takes a Summary back.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Codec;
+pub struct Codec(());
 
 impl tonic::codec::Codec for Codec {
     type Encode = Summary;

@@ -26,10 +26,13 @@ use crate::{
     state::{Arrival, Heard, InstanceState, Numbering, Seat, Shard, State},
 };
 
-/// Reports from which on sharing a batch out pays. A lane alone takes some 0.5 µs a report, and handing a batch to the
-/// pool and waiting for it costs some 40 µs: on two cores that was even between 256 and 512, and a gain from 1,024 on
-/// (`cargo bench --bench pipeline share`, benches/README.md). The lanes of a flooded server gather such batches.
-pub const PARALLEL_FROM: usize = 1_024;
+/// Reports from which on a batch is shared out, with rules at no cost: each [`RULES_PER_REPORT`] rules count as one report
+/// more. A lane alone takes some 0.2 µs a report and 15 ns a rule, and handing a batch to the pool and waiting for it some
+/// 40 µs, which only pays where a core has nothing else to do: a server that both of its lanes and its streams keep busy
+/// spent a third more in all when it shared batches of 1,024 (benches/README.md).
+pub const PARALLEL_FROM: usize = 4_096;
+/// See [`PARALLEL_FROM`].
+const RULES_PER_REPORT: usize = 16;
 /// Reports that one thread takes before it lets the readers of its shards in.
 const MAX_UNDER_LOCK: usize = 256;
 
@@ -40,6 +43,8 @@ pub(super) struct Work<'a> {
     pub(super) chunks: &'a [Box<Chunk>],
     pub(super) now: Heard,
     pub(super) parallel_from: usize,
+    /// Whether another lane has nothing to do at this moment, or there is no other.
+    pub(super) others_rest: bool,
 }
 
 /// What came of a batch.
@@ -118,7 +123,8 @@ impl Work<'_> {
         let known: Vec<_> = self.chunks.iter().map(|chunk| chunk.told.learn(&chunk.news, seat)).collect();
         let chunks: Vec<_> = self.chunks.iter().zip(&known).map(|(chunk, known)| Named::new(chunk, known)).collect();
         let n_items: usize = self.chunks.iter().map(|chunk| chunk.items.len()).sum();
-        let parallel = n_items >= self.parallel_from && pool.current_num_threads() > 1;
+        let weight = n_items * (1 + self.rules.rules.len() / RULES_PER_REPORT);
+        let parallel = weight >= self.parallel_from && self.others_rest && pool.current_num_threads() > 1;
         let parts = if parallel { self.shared_out(&chunks, shards, pool) } else { vec![self.in_turn(&chunks, shards)] };
         let mut done = self.nothing_done();
         done.parallel = parallel;

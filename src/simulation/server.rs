@@ -153,6 +153,7 @@ impl Server {
             stats: stats.clone(),
             pool: ground.pool.clone(),
             journal,
+            n_busy: Arc::default(),
             options,
             log: quiet,
         };
