@@ -189,8 +189,9 @@ impl Collector {
         if !processes.is_empty() {
             sources.push(Box::new(Processes::new(processes, instance, log.new(o!()))));
         }
+        let room = scrape::Room::default();
         sources.extend(scrape.into_iter().map(|target| {
-            let source: Box<dyn Source> = Box::new(Scrape::new(target, interval, &mapping, &log));
+            let source: Box<dyn Source> = Box::new(Scrape::new(target, interval, &mapping, &room, &log));
             source
         }));
         let (overflow, left_out) = (Overflow::new(log.clone()), Trouble::default());
