@@ -82,6 +82,8 @@ struct Found {
     metrics: Option<Vec<Metric>>,
     /// Whether it answered when it was asked last.
     is_there: bool,
+    /// What figures are called from the next scrape on.
+    names: Option<Names>,
 }
 
 impl Scrape {
@@ -124,6 +126,10 @@ impl Source for Scrape {
         if found.is_there {
             round.add(&self.target.service, &self.target.instance, found.metrics.take().unwrap_or_default());
         }
+    }
+
+    fn remap(&mut self, mapping: &Mapping) {
+        lock(&self.found).names = Some(mapping.of(&self.target.service));
     }
 }
 
@@ -182,6 +188,11 @@ impl Scraper {
                 due.notified().await;
             }
             sleep(self.pace.delay).await;
+            let names = lock(&found).names.take();
+            if let Some(names) = names.filter(|names| *names != self.names) {
+                // What was left out is not known: all begins anew.
+                (self.names, self.memory, self.scraped, self.was_beyond) = (names, Memory::default(), None, false);
+            }
         }
     }
 
