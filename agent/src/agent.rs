@@ -1,14 +1,16 @@
 //! The wiring: a collector that reads at each tick and never waits, a sender that delivers, and an orderly stop.
 //!
-//! At the first signal each instance says goodbye with a `leaving` report, and what is buffered gets a few seconds to
+//! SIGHUP has the mapping file read again. At the first signal to stop each instance says goodbye with a `leaving` report, and what is buffered gets a few seconds to
 //! be receipted; at the second the agent leaves at once.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gopherwatch_client::buffer::{self, Buffer};
 use gopherwatch_client::codec::encode;
+use gopherwatch_client::error::chain;
 use gopherwatch_client::outbox::Outbox;
 use gopherwatch_client::overflow::Overflow;
 use gopherwatch_client::token::Token;
@@ -16,14 +18,14 @@ use gopherwatch_client::trouble::{Say, Trouble};
 use gopherwatch_client::{clock, send};
 use gopherwatch_proto::v1::MetricReport;
 use sd_notify::{NotifyState, notify, watchdog_enabled};
-use slog::{Logger, info, o, warn};
+use slog::{Logger, error, info, o, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tonic::transport::Uri;
 
 use crate::log;
-use crate::mapping::Mapping;
+use crate::mapping::{self, Mapping};
 use crate::sources::accounts::OwnAccounts;
 use crate::sources::host::{self, Host};
 use crate::sources::process::{Processes, Watch};
@@ -31,10 +33,12 @@ use crate::sources::roster::Roster;
 use crate::sources::scrape::{self, Scrape};
 use crate::sources::simulate::Fleet;
 use crate::sources::statsd::{self, Statsd};
-use crate::sources::{Round, Source};
+use crate::sources::{Outdone, Round, Source};
 
 /// A service manager that hears nothing for its `WatchdogSec=` starts the agent anew.
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(5);
+/// Figures that are named in a warning when two sources have them: enough to see what goes on.
+const MOST_NAMED: usize = 50;
 /// How long a stop may wait for the last receipt.
 const STOP_WAIT: Duration = Duration::from_secs(3);
 
@@ -89,7 +93,7 @@ pub enum Error {
     #[error("reading this host's figures")]
     Host(#[source] sysinfo::Error),
     /// The signal handlers.
-    #[error("listening for SIGTERM and SIGINT")]
+    #[error("listening for SIGTERM, SIGINT and SIGHUP")]
     Signals(#[source] io::Error),
     /// Each would deliver the other's reports again.
     #[error(transparent)]
@@ -105,6 +109,7 @@ pub enum Error {
 /// The agent could not start.
 pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
     let mut stop = StopSignals::new().map_err(Error::Signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
     let service_id = match &options.subject {
         Subject::Host { service } => service.as_str(),
         Subject::Simulated { .. } => "simulator",
@@ -119,9 +124,10 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
         "interval_ms" => options.interval.as_millis() as u64, "epoch" => epoch);
 
     let interval = options.interval;
+    let (remap, mappings) = watch::channel(options.mapping.clone());
     let collector = Collector::new(options, Arc::clone(&outbox), log.new(o!()))?;
     let stopping = Arc::new(Notify::new());
-    let mut collector = tokio::spawn(collector.run(interval, Arc::clone(&stopping)));
+    let mut collector = tokio::spawn(collector.run(interval, mappings, Arc::clone(&stopping)));
     let mut sender = tokio::spawn(send::run(delivery, Arc::clone(&outbox), log.new(o!())));
 
     // systemd, where there is one: that it does not hear is no reason not to report.
@@ -130,6 +136,7 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
     let name = loop {
         tokio::select! {
             name = stop.next() => break name,
+            _ = hangup.recv() => reload(&remap, &log),
             _ = &mut collector => return Err(Error::Ended("collector")),
             _ = &mut sender => return Err(Error::Ended("sender")),
             _ = signs_of_life.tick() => if watchdog_enabled().is_some() {
@@ -156,6 +163,21 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
     Ok(())
 }
 
+/// Reads the mapping file again. What of it is wrong changes nothing.
+fn reload(mapping: &watch::Sender<Mapping>, log: &Logger) {
+    let Some(path) = mapping.borrow().path().map(ToOwned::to_owned) else {
+        info!(log, "nothing to read again: there is no --mapping"; "signal" => "SIGHUP");
+        return;
+    };
+    match mapping::read(&path) {
+        Ok(read) => {
+            mapping.send_replace(read);
+            info!(log, "the mapping is read again"; "signal" => "SIGHUP", "path" => %path.display());
+        }
+        Err(err) => error!(log, "cannot read the mapping again: the old one holds"; "error" => chain(&err)),
+    }
+}
+
 /// Turns readings into numbered reports.
 struct Collector {
     sources: Vec<Box<dyn Source>>,
@@ -167,18 +189,22 @@ struct Collector {
     warm_up: Duration,
     overflow: Overflow,
     left_out: Trouble,
+    /// Those that were warned of.
+    outdone: BTreeSet<Outdone>,
     log: Logger,
 }
 
 impl Collector {
     fn new(options: Options, outbox: Arc<Outbox>, log: Logger) -> Result<Self, Error> {
         let Options { subject, instance, interval, processes, statsd, scrape, mapping, .. } = options;
+        // What the agent sees itself comes first and holds, then what it asks for; anybody may send StatsD.
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
+        let mut sent = None;
         let warm_up = match subject {
             Subject::Host { service } => {
                 sources.push(Box::new(Host::new(service.clone(), instance.clone()).map_err(Error::Host)?));
                 sources.push(Box::new(OwnAccounts::new(service.clone(), instance.clone(), Arc::clone(&outbox))));
-                sources.push(Box::new(Statsd::new(statsd, service, instance.clone(), mapping.clone(), &log)));
+                sent = Some(Box::new(Statsd::new(statsd, service, instance.clone(), mapping.clone(), &log)));
                 host::WARM_UP
             }
             Subject::Simulated { n_services, speed } => {
@@ -189,21 +215,28 @@ impl Collector {
         if !processes.is_empty() {
             sources.push(Box::new(Processes::new(processes, instance, log.new(o!()))));
         }
+        let room = scrape::Room::default();
         sources.extend(scrape.into_iter().map(|target| {
-            let source: Box<dyn Source> = Box::new(Scrape::new(target, interval, &mapping, &log));
+            let source: Box<dyn Source> = Box::new(Scrape::new(target, interval, &mapping, &room, &log));
             source
         }));
+        sources.extend(sent.map(|sent| -> Box<dyn Source> { sent }));
         let (overflow, left_out) = (Overflow::new(log.clone()), Trouble::default());
-        Ok(Self { sources, roster: Roster::default(), outbox, round: 0, warm_up, overflow, left_out, log })
+        let outdone = BTreeSet::new();
+        Ok(Self { sources, roster: Roster::default(), outbox, round: 0, warm_up, overflow, left_out, outdone, log })
     }
 
-    async fn run(mut self, interval: Duration, stopping: Arc<Notify>) {
+    async fn run(mut self, interval: Duration, mut mappings: watch::Receiver<Mapping>, stopping: Arc<Notify>) {
         let mut ticks = interval_at(Instant::now() + self.warm_up, interval);
         // After a suspended laptop or a stopped process, a burst of identical readings would tell nothing.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 _ = ticks.tick() => self.collect(false),
+                Ok(()) = mappings.changed() => {
+                    let mapping = mappings.borrow_and_update().clone();
+                    self.sources.iter_mut().for_each(|source| source.remap(&mapping));
+                }
                 () = stopping.notified() => break,
             }
         }
@@ -217,6 +250,7 @@ impl Collector {
         for source in &mut self.sources {
             if leaving { source.leave(&mut round) } else { source.read(&mut round) }
         }
+        self.note_outdone(round.take_outdone());
         let mut n_left_out = 0;
         let roster = &mut self.roster;
         let report = |(service_name, instance, mut metrics): (String, String, Vec<_>)| {
@@ -233,6 +267,16 @@ impl Collector {
         let n_evicted = self.outbox.push_all(round.into_readings().map(report));
         self.overflow.note(n_evicted, &self.outbox);
         self.note_left_out(n_left_out as u64);
+    }
+
+    fn note_outdone(&mut self, outdone: Vec<Outdone>) {
+        for figure in outdone {
+            if self.outdone.len() < MOST_NAMED && !self.outdone.contains(&figure) {
+                warn!(self.log, "a figure is sent by StatsD or scraped that the agent has from elsewhere: that one is reported";
+                    "figure" => &figure.name, "service" => &figure.service, "instance" => &figure.instance);
+                self.outdone.insert(figure);
+            }
+        }
     }
 
     fn note_left_out(&mut self, n_left_out: u64) {

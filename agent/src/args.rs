@@ -1,12 +1,14 @@
 //! The command line and its environment, parsed into what the programs below need: nothing after this checks again.
 
+use std::env;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use gopherwatch_client::address;
 use gopherwatch_client::buffer::{self, Limits};
 use gopherwatch_client::error::chain;
@@ -53,7 +55,7 @@ struct Cli {
     instance: Option<String>,
 
     /// Time between two reports: 500ms, 1s, 5m
-    #[arg(long, env = "GOPHERWATCH_INTERVAL", default_value = "1s", value_name = "DURATION", value_parser = interval)]
+    #[arg(long, env = "GOPHERWATCH_INTERVAL", global = true, default_value = "1s", value_name = "DURATION", value_parser = interval)]
     interval: Duration,
 
     /// Keep what is not receipted in this directory instead of in memory, so that it survives a killed agent
@@ -72,7 +74,7 @@ struct Cli {
     /// or, as SERVICE=pid:FILE, the one in a pid file and all that it started. Once for each service; in the variable
     /// one a line. Linux only
     #[arg(long, env = "GOPHERWATCH_PROCESS", global = true, value_name = "SERVICE=PATTERN", value_delimiter = '\n', value_parser = process)]
-    process: Vec<Watch>,
+    process: Vec<Option<Watch>>,
 
     /// Where to take StatsD by UDP, or off
     #[arg(long, env = "GOPHERWATCH_STATSD_ADDR", global = true, value_name = "ADDR", default_value = "127.0.0.1:8125", value_parser = listen)]
@@ -88,7 +90,7 @@ struct Cli {
 
     /// Report a service by its metrics in Prometheus' text format; repeat it for more of them
     #[arg(long, env = "GOPHERWATCH_SCRAPE", global = true, value_name = "SERVICE=URL", value_delimiter = ' ', value_parser = scraped)]
-    scrape: Vec<(String, Uri)>,
+    scrape: Vec<Option<(String, Uri)>>,
 
     /// What figures from StatsD and of scraped services are to be called, and which are wanted
     #[arg(long, env = "GOPHERWATCH_MAPPING", global = true, value_name = "FILE", value_parser = mapping_file)]
@@ -133,9 +135,19 @@ enum Command {
     },
 }
 
+/// Flags whose variable may be empty, and is then as good as none: files of variables keep a line for later.
+const MAY_BE_EMPTY: [&str; 3] = ["token_file", "statsd_socket", "mapping"];
+
 /// Parses a command line, its first word the program's name. The error prints itself: help and version too are errors.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Error> {
-    let cli = Cli::try_parse_from(words)?;
+    let is_empty = |name: &std::ffi::OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
+    let mut command = Cli::command();
+    for flag in MAY_BE_EMPTY {
+        command = command
+            .mut_arg(flag, |arg| if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg });
+    }
+    let cli = command.clone().try_get_matches_from(words)?;
+    let cli = Cli::from_arg_matches(&cli).map_err(|err| err.format(&mut command))?;
     match cli.command {
         Some(Command::Send { metrics }) => {
             let Some(service) = cli.service else {
@@ -168,11 +180,13 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
                 None => agent::Subject::Host { service: cli.service.unwrap_or_else(|| host.clone()) },
             };
             let instance = cli.instance.unwrap_or(host);
+            let scrape: Vec<_> = cli.scrape.into_iter().flatten().collect();
+            let scrape = targets(&scrape, &instance).map_err(|it| refusal(ErrorKind::ArgumentConflict, &it))?;
             let options = agent::Options {
                 server: cli.server,
                 token: cli.token_file,
                 subject,
-                processes: cli.process,
+                processes: cli.process.into_iter().flatten().collect(),
                 statsd: statsd::Options {
                     addr: match cli.statsd_addr {
                         Listen::At(addr) => Some(addr),
@@ -180,7 +194,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
                     },
                     socket: cli.statsd_socket,
                 },
-                scrape: targets(cli.scrape, &instance),
+                scrape,
                 mapping: cli.mapping.unwrap_or_default(),
                 instance,
                 interval: cli.interval,
@@ -198,20 +212,32 @@ fn buffer_options(cli: &Cli) -> buffer::Options {
     buffer::Options { spool_dir: cli.spool_dir.clone(), limits: Some(limits) }
 }
 
-/// A service's only target is this agent's instance of it; several are told apart by where they listen.
-fn targets(scrape: Vec<(String, Uri)>, instance: &str) -> Vec<scrape::Target> {
-    let of_several = |service: &str| scrape.iter().filter(|(other, _)| other == service).count() > 1;
+/// A service's only target is this agent's instance of it; several are told apart by where they listen, and those that
+/// listen in one place by their paths. Two under one name would be reported as if they were one.
+fn targets(scrape: &[(String, Uri)], instance: &str) -> Result<Vec<scrape::Target>, String> {
+    let authority = |url: &Uri| url.authority().map_or_else(String::new, |authority| authority.as_str().to_owned());
     let instance_of = |service: &str, url: &Uri| {
-        let authority = url.authority().map_or("", |authority| authority.as_str());
-        let address = valid_name(authority).filter(|_| of_several(service));
-        address.map_or_else(|| instance.to_owned(), |address| address.into_owned())
+        let others = || scrape.iter().filter(|(other, _)| other == service);
+        if others().count() == 1 {
+            return instance.to_owned();
+        }
+        let is_alone = others().filter(|(_, other)| authority(other) == authority(url)).count() == 1;
+        let path = if is_alone { "" } else { url.path_and_query().map_or("", |path| path.as_str()) };
+        valid_name(&(authority(url) + path)).map_or_else(|| instance.to_owned(), |name| name.into_owned())
     };
-    let target = |(service, url): &(String, Uri)| scrape::Target {
-        service: service.clone(),
-        instance: instance_of(service, url),
-        url: url.clone(),
-    };
-    scrape.iter().map(target).collect()
+    let mut targets: Vec<scrape::Target> = Vec::new();
+    for (service, url) in scrape {
+        let target = scrape::Target { service: service.clone(), instance: instance_of(service, url), url: url.clone() };
+        if targets.iter().any(|other| (&other.service, &other.instance) == (&target.service, &target.instance)) {
+            return Err(format!(
+                "--scrape {service}={url}: there is another target of {service} that would be the same instance of it, {}: \
+                 leave one of them out, or make it a service of its own",
+                target.instance
+            ));
+        }
+        targets.push(target);
+    }
+    Ok(targets)
 }
 
 fn listen(text: &str) -> Result<Listen, String> {
@@ -223,7 +249,12 @@ fn listen(text: &str) -> Result<Listen, String> {
     }
 }
 
-fn scraped(text: &str) -> Result<(String, Uri), String> {
+/// Nothing, between two separators or behind the last: variables are written over several lines.
+fn scraped(text: &str) -> Result<Option<(String, Uri)>, String> {
+    if text.trim().is_empty() { Ok(None) } else { target(text).map(Some) }
+}
+
+fn target(text: &str) -> Result<(String, Uri), String> {
     let (service, url) = text.split_once('=').ok_or("write it as service=http://host:port/metrics")?;
     let service = name(service)?;
     let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
@@ -281,23 +312,28 @@ fn clash(cli: &Cli, host: &str) -> Option<String> {
     if let Some((flag, _)) = real.iter().find(|(_, is_given)| cli.simulate.is_some() && *is_given) {
         return Some(format!("{flag} reports what there is on this host, --simulate invents: leave one of them out"));
     }
-    let first = cli.process.first()?;
+    let processes: Vec<&Watch> = cli.process.iter().flatten().collect();
+    let first = processes.first()?;
     if !cfg!(target_os = "linux") {
         return Some(format!("--process {}=... reads /proc, which only Linux has", first.service));
     }
     let own = cli.service.as_deref().unwrap_or(host);
-    cli.process.iter().enumerate().find_map(|(idx, Watch { service, .. })| {
+    processes.iter().enumerate().find_map(|(idx, Watch { service, .. })| {
         if service == own {
             return Some(format!("--process {service}=...: {service} is this host's own report already (--service)"));
         }
-        let is_twice = cli.process[..idx].iter().any(|before| before.service == *service);
+        let is_twice = processes[..idx].iter().any(|before| before.service == *service);
         is_twice.then(|| format!("--process {service}=... is there twice: join the patterns as {service}=(one|other)"))
     })
 }
 
-fn process(text: &str) -> Result<Watch, String> {
+fn process(text: &str) -> Result<Option<Watch>, String> {
+    // The last line of a variable has a break behind it, too.
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
     let (service, pattern) = text.split_once('=').ok_or("write it as SERVICE=PATTERN, such as web=nginx")?;
-    Watch::new(name(service)?, pattern)
+    Watch::new(name(service)?, pattern).map(Some)
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -412,6 +448,21 @@ mod tests {
         match parsed(line) {
             Ok(Task::Run(options)) => options,
             other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn targets_in_one_place_are_told_apart_by_their_paths_and_two_that_are_one_are_refused() {
+        let named = |line: &str| -> Vec<String> {
+            run(line).scrape.into_iter().map(|target| format!("{}/{}", target.service, target.instance)).collect()
+        };
+        assert_eq!(named("--instance i --scrape web=h:1/a"), ["web/i"]);
+        assert_eq!(named("--scrape web=h:1/a --scrape web=h:2/a --scrape db=h:1/b")[..2], ["web/h:1", "web/h:2"]);
+        let by_path = "--scrape web=h:1/a --scrape web=h:1/b?x=1 --scrape web=h:2/a";
+        assert_eq!(named(by_path), ["web/h:1/a", "web/h:1/b_x_1", "web/h:2"]);
+        for twice in ["--scrape web=h:1 --scrape web=http://h:1/metrics", "--scrape web=h:1/a?x --scrape web=h:1/a_x"] {
+            let refusal = parsed(twice).expect_err(twice);
+            assert!(refusal.contains("would be the same instance"), "{refusal}");
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Each check is made as the agent itself would, with its flags; nothing is reported, and nothing stays behind.
 
+mod buffer;
 mod server;
 mod sources;
 

@@ -7,6 +7,7 @@ mod file;
 mod glob;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use file::{Error, read};
@@ -16,10 +17,11 @@ use glob::Glob;
 #[derive(Debug, Clone, Default)]
 pub struct Mapping {
     sections: Vec<Arc<Section>>,
+    path: Option<PathBuf>,
 }
 
 /// One `[[mapping]]`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Section {
     /// Empty: all.
     services: Vec<Glob>,
@@ -30,7 +32,7 @@ struct Section {
 }
 
 /// A figure made of those label sets of a scraped metric that fit.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Take {
     from: String,
     labels: Vec<(String, Glob)>,
@@ -50,12 +52,17 @@ pub(crate) enum Combine {
 }
 
 /// What the file says of one service.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Names {
     sections: Vec<Arc<Section>>,
 }
 
 impl Mapping {
+    /// The file that it was read from.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// What it says of this service.
     pub(crate) fn of(&self, service: &str) -> Names {
         let is_for = |section: &&Arc<Section>| is_any(&section.services, service) || section.services.is_empty();

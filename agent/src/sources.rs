@@ -23,6 +23,8 @@ use std::io::{self, Read};
 
 use gopherwatch_proto::v1::Metric;
 
+use crate::mapping::Mapping;
+
 /// One kind of source.
 pub trait Source: Send {
     /// Adds the figures of now. Those that cannot be had are left out, and never 0 instead.
@@ -33,19 +35,49 @@ pub trait Source: Send {
     fn leave(&mut self, round: &mut Round) {
         self.read(round);
     }
+
+    /// From now on figures are called otherwise.
+    fn remap(&mut self, _mapping: &Mapping) {}
 }
 
 /// What one tick found.
 #[derive(Debug, Default)]
 pub struct Round {
     readings: BTreeMap<(String, String), Vec<Metric>>,
+    outdone: Vec<Outdone>,
+}
+
+/// A figure that an earlier source has said already.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Outdone {
+    /// Of this service.
+    pub service: String,
+    /// And this instance.
+    pub instance: String,
+    /// The figure.
+    pub name: String,
 }
 
 impl Round {
-    /// Adds to what is known of this instance. That it is there is news, even without a figure.
+    /// Adds to what is known of this instance; what an earlier source has said holds. That it is there is news, even without
+    /// a figure.
     pub fn add(&mut self, service: &str, instance: &str, metrics: impl IntoIterator<Item = Metric>) {
         let key = (service.to_owned(), instance.to_owned());
-        self.readings.entry(key).or_default().extend(metrics.into_iter().filter(|metric| metric.value.is_finite()));
+        let readings = self.readings.entry(key).or_default();
+        let n_earlier = readings.len();
+        for metric in metrics.into_iter().filter(|metric| metric.value.is_finite()) {
+            if readings[..n_earlier].iter().any(|earlier| earlier.name == metric.name) {
+                let (service, instance) = (service.to_owned(), instance.to_owned());
+                self.outdone.push(Outdone { service, instance, name: metric.name });
+            } else {
+                readings.push(metric);
+            }
+        }
+    }
+
+    /// What was said again, and does not hold.
+    pub fn take_outdone(&mut self) -> Vec<Outdone> {
+        std::mem::take(&mut self.outdone)
     }
 
     /// Everything found, by service and instance.

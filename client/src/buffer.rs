@@ -139,8 +139,9 @@ impl Buffer {
         }
     }
 
-    fn over(backlog: Box<dyn Backlog>, limits: Limits, epoch: u64) -> Self {
-        let sent = backlog.len();
+    fn over(mut backlog: Box<dyn Backlog>, limits: Limits, epoch: u64) -> Self {
+        let dropped = backlog.take_lost();
+        let sent = backlog.len() + dropped;
         Self {
             limits,
             backlog,
@@ -151,7 +152,7 @@ impl Buffer {
             adrift: 0,
             sent,
             acknowledged: 0,
-            dropped: 0,
+            dropped,
         }
     }
 
@@ -374,6 +375,19 @@ mod tests {
 
     fn take_all(buffer: &mut Buffer) -> Vec<u64> {
         std::iter::from_fn(|| take(buffer)).collect()
+    }
+
+    #[test]
+    fn what_a_spool_lost_before_it_was_opened_is_dropped() {
+        let dir = TempDir::new().expect("a folder");
+        let mut buffer = spooled(&dir, ROOMY, 1);
+        buffer.push((1..=10).map(report), NOW);
+        drop(buffer);
+        let file = rusqlite::Connection::open(dir.path().join("spool/spool.db")).expect("opened");
+        file.execute("DELETE FROM reports WHERE id = 5", []).expect("changed");
+        drop(file);
+        let lost = Accounts { sent: 10, dropped: 10, ..Accounts::default() };
+        assert_eq!(spooled(&dir, ROOMY, 2).accounts(), lost);
     }
 
     #[test]

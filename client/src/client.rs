@@ -106,7 +106,8 @@ impl Client {
 
     /// The counter of that name, reported as its total, `NAME_count`, and its increase per second, `NAME_rate`. What
     /// services call their requests and errors goes by one name each: `requests` and `http_requests_total` are one
-    /// counter, reported as `request_count` and `request_rate`.
+    /// counter, reported as `request_count` and `request_rate`. The total is 0 in its first report, so that `increase()` sees
+    /// what was counted before it.
     ///
     /// A name that the server would refuse, and a metric more than it takes of one instance, are told to the logger and
     /// not reported; [`Client::try_counter`] says so to the caller.

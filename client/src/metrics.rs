@@ -68,6 +68,8 @@ struct Known {
     /// By the name before `_count` and `_rate`.
     counters: BTreeMap<String, Counted>,
     gauges: BTreeMap<String, Gauge>,
+    /// When they were read last.
+    read: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -107,18 +109,24 @@ impl Metrics {
         Ok(gauge)
     }
 
-    /// The readings of now: totals, rates since the last time, and the gauges that are set.
-    pub(crate) fn read(&self, now: Instant) -> Vec<Metric> {
+    /// The readings of now: totals, rates since the last time, and the gauges that are set. A counter is 0 in its first
+    /// report, unless that is the last one: `increase()` needs a reading from before the first value.
+    pub(crate) fn read(&self, now: Instant, is_last: bool) -> Vec<Metric> {
         let mut known = locked(&self.known);
         let mut metrics = Vec::with_capacity(known.n_reported());
+        let before = known.read.replace(now);
         for (stem, counted) in &mut known.counters {
             let total = counted.counter.0.load(Ordering::Relaxed);
-            metrics.push(Metric { name: count_of(stem), value: total as f64 });
-            if let Some((last_total, at)) = counted.last {
+            let shown = if counted.last.is_some() || is_last { total } else { 0 };
+            metrics.push(Metric { name: count_of(stem), value: shown as f64 });
+            // One that was made since the last reading was at 0 then.
+            let last = counted.last.or(before.map(|at| (0, at)));
+            if let Some((last_total, at)) = last {
                 let rate = total.wrapping_sub(last_total) as f64 / (now - at).as_secs_f64();
                 metrics.push(Metric { name: rate_of(stem), value: rate });
             }
-            counted.last = Some((total, now));
+            // Without a rate so far, the next one has it all.
+            counted.last = Some((if last.is_some() { total } else { 0 }, now));
         }
         metrics.extend(known.gauges.iter().map(|(name, gauge)| Metric { name: name.clone(), value: gauge.value() }));
         metrics.retain(|metric| metric.value.is_finite());
@@ -163,7 +171,7 @@ mod tests {
     use super::*;
 
     fn read(metrics: &Metrics, now: Instant) -> Vec<(String, f64)> {
-        metrics.read(now).into_iter().map(|metric| (metric.name, metric.value)).collect()
+        metrics.read(now, false).into_iter().map(|metric| (metric.name, metric.value)).collect()
     }
 
     fn pairs(readings: &[(&str, f64)]) -> Vec<(String, f64)> {
@@ -213,6 +221,36 @@ mod tests {
         assert_eq!(metrics.gauge("orders_rate").err(), Some(NameError::Taken("orders_rate".into())));
         assert!(metrics.gauge("request_count").is_ok());
         assert_eq!(metrics.counter("requests").err(), Some(NameError::Taken("request_count".into())));
+    }
+
+    /// Its first events used to be in no rate and no increase.
+    #[test]
+    fn what_a_counter_that_is_made_late_counts_first_is_in_its_rate_and_in_the_increase() {
+        let metrics = Metrics::default();
+        let began = Instant::now();
+        assert_eq!(read(&metrics, began), []);
+        metrics.counter("errors").expect("a name").add(1);
+        let second = |n| began + Duration::from_secs(n);
+        assert_eq!(read(&metrics, second(1)), pairs(&[("error_count", 0.0), ("error_rate", 1.0)]));
+        assert_eq!(read(&metrics, second(2)), pairs(&[("error_count", 1.0), ("error_rate", 0.0)]));
+    }
+
+    #[test]
+    fn what_is_counted_before_the_first_report_is_in_the_second() {
+        let metrics = Metrics::default();
+        let began = Instant::now();
+        metrics.counter("errors").expect("a name").add(1);
+        assert_eq!(read(&metrics, began), pairs(&[("error_count", 0.0)]));
+        let readings = read(&metrics, began + Duration::from_secs(2));
+        assert_eq!(readings, pairs(&[("error_count", 1.0), ("error_rate", 0.5)]));
+    }
+
+    #[test]
+    fn what_is_counted_before_an_early_end_is_in_the_only_report() {
+        let metrics = Metrics::default();
+        metrics.counter("orders").expect("a name").add(5);
+        let only = metrics.read(Instant::now(), true).into_iter().map(|metric| (metric.name, metric.value));
+        assert_eq!(only.collect::<Vec<_>>(), pairs(&[("orders_count", 5.0)]));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Reporter {
                 instance: self.instance.clone(),
                 time_unix_nano: self.clock.unix_nanos(),
                 sequence,
-                metrics: self.metrics.read(Instant::now()),
+                metrics: self.metrics.read(Instant::now(), leaving.is_some()),
                 leaving: leaving.is_some(),
             }));
             overflow.note(n_dropped, &outbox);

@@ -21,7 +21,7 @@ use crate::codec::{Encoded, EncodedReports};
 use crate::error::chain;
 use crate::outbox::Outbox;
 use crate::token::{Token, TokenError};
-use crate::trouble::{Say, Trouble};
+use crate::trouble::{Episode, Say, Trouble};
 
 const METHOD: &str = "/gopherwatch.v1.MetricsService/SendMetrics";
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -163,6 +163,9 @@ pub async fn run(options: Options, outbox: Arc<Outbox>, log: Logger) {
                 backoff = (backoff * 2).min(BACKOFF_MAX);
             }
         }
+    }
+    if let Some(episode) = sender.rejections.over().filter(Episode::is_untold) {
+        sender.tell_rejections(episode);
     }
 }
 
@@ -319,16 +322,23 @@ impl Sender {
         self.has_receipt = true;
 
         let now = Instant::now();
+        if let Some(episode) = self.rejections.untold(now) {
+            self.tell_rejections(episode);
+        }
         self.rejections.over_if_old(now);
         if summary.rejected > 0 {
             match self.rejections.happened(summary.rejected, now) {
                 Say::First => warn!(self.log, "the server rejected reports; its log says why";
                     "rejected" => summary.rejected, "received" => summary.received),
-                Say::Again(episode) => warn!(self.log, "the server still rejects reports; its log says why";
-                    "rejected" => episode.count, "for_seconds" => episode.seconds()),
+                Say::Again(episode) => self.tell_rejections(episode),
                 Say::Nothing => {}
             }
         }
+    }
+
+    fn tell_rejections(&self, episode: Episode) {
+        warn!(self.log, "the server rejected more reports; its log says why";
+            "rejected" => episode.count, "for_seconds" => episode.seconds());
     }
 
     fn note_failure(&mut self, failure: &Failure) {

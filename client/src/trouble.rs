@@ -18,6 +18,8 @@ pub struct Episode {
     mentioned: Instant,
     /// How often it happened.
     pub count: u64,
+    /// How much of that was said.
+    told: u64,
 }
 
 /// Whether to speak.
@@ -36,13 +38,18 @@ impl Episode {
     pub fn seconds(&self) -> u64 {
         self.began.elapsed().as_secs()
     }
+
+    /// Whether it happened more often than was said.
+    pub fn is_untold(&self) -> bool {
+        self.told < self.count
+    }
 }
 
 impl Trouble {
     /// It happened `count` times more.
     pub fn happened(&mut self, count: u64, now: Instant) -> Say {
         let Some(episode) = &mut self.episode else {
-            self.episode = Some(Episode { began: now, mentioned: now, count });
+            self.episode = Some(Episode { began: now, mentioned: now, count, told: count });
             return Say::First;
         };
         episode.count += count;
@@ -50,7 +57,16 @@ impl Trouble {
             return Say::Nothing;
         }
         episode.mentioned = now;
+        episode.told = episode.count;
         Say::Again(*episode)
+    }
+
+    /// What was only counted so far, once it has been a while: it may not happen again, and so would never be said.
+    pub fn untold(&mut self, now: Instant) -> Option<Episode> {
+        let episode =
+            self.episode.as_mut().filter(|episode| episode.is_untold() && now - episode.mentioned >= REMIND)?;
+        (episode.mentioned, episode.told) = (now, episode.count);
+        Some(*episode)
     }
 
     /// Whether it happened and is not over.
@@ -81,6 +97,18 @@ mod tests {
         assert!(matches!(trouble.happened(2, began + REMIND / 2), Say::Nothing));
         assert!(matches!(trouble.happened(1, began + REMIND), Say::Again(Episode { count: 4, .. })));
         assert!(matches!(trouble.happened(1, began + REMIND), Say::Nothing));
+    }
+
+    #[test]
+    fn what_was_only_counted_is_told_a_minute_later_though_nothing_happens_any_more() {
+        let mut trouble = Trouble::default();
+        let began = Instant::now();
+        trouble.happened(1, began);
+        assert!(trouble.untold(began + REMIND).is_none(), "all was said");
+        trouble.happened(2, began + REMIND / 2);
+        assert!(trouble.untold(began + REMIND / 2).is_none(), "not yet");
+        assert_eq!(trouble.untold(began + REMIND).map(|episode| episode.count), Some(3));
+        assert!(trouble.untold(began + 2 * REMIND).is_none());
     }
 
     #[test]

@@ -72,3 +72,28 @@ fn across_a_kill_of_the_server_a_python_service_loses_nothing() {
     // Each of seven requests more: every report has its receipt, whichever server gave it.
     assert!(last.contains(&format!("{} reports receipted, 0 dropped", requests / 7.0 + 1.0)), "{said}");
 }
+
+/// A server that stops may have read nothing of a stream. It used to be asked again at once, for as long as it answered so.
+#[test]
+fn after_a_receipt_that_covers_nothing_a_python_service_waits() {
+    let (folder, command) = example();
+    let script = r#"
+import metrics_pb2, metrics_pb2_grpc, reporter
+calls = []
+class Stub:
+    def __init__(self, channel): pass
+    def SendMetrics(self, reports, **options):
+        calls.append(options)
+        return metrics_pb2.Summary()
+metrics_pb2_grpc.MetricsServiceStub = Stub
+service = reporter.Reporter("127.0.0.1:1", "checkout")
+is_delivered = service.close(timeout=1.0)
+print(len(calls), is_delivered)
+"#;
+    let mut python = Command::new(command.get_program());
+    let said = said(python.args(["-c", script]).current_dir(folder.path()));
+    let (n_calls, is_delivered) = said.trim().lines().last().unwrap().split_once(' ').unwrap();
+    assert_eq!(is_delivered, "False");
+    let n_calls: u32 = n_calls.parse().unwrap();
+    assert!((1..=7).contains(&n_calls), "{n_calls} in a second");
+}

@@ -46,19 +46,28 @@ pub(super) async fn look(options: &Options) -> Vec<Finding> {
     };
     let shown: Vec<_> = addrs.iter().map(|addr| addr.ip().to_string()).collect();
     findings.push(Finding::fine("address", format!("{host} is {}", shown.join(", "))));
-    for addr in &addrs {
-        match reach(*addr).await {
-            Ok(()) => {}
-            Err(finding) => {
-                findings.push(finding);
-                if addrs.len() == 1 {
-                    return findings;
-                }
-            }
+    let (unreachable, is_reachable) = ports(&addrs).await;
+    findings.extend(unreachable);
+    if is_reachable {
+        findings.extend(talk(options).await);
+    }
+    findings
+}
+
+/// The addresses where nothing listens, and whether something does at one of them: that is enough for the agent, too.
+async fn ports(addrs: &[SocketAddr]) -> (Vec<Finding>, bool) {
+    let mut unreachable = Vec::new();
+    for addr in addrs {
+        unreachable.extend(reach(*addr).await.err());
+    }
+    let is_reachable = unreachable.len() < addrs.len();
+    if is_reachable {
+        for finding in &mut unreachable {
+            let says = format!("{}; the agent goes on to the next address", finding.says);
+            *finding = Finding::doubtful("port", says, "fine, unless gopherwatch-server should listen there too");
         }
     }
-    findings.extend(talk(options).await);
-    findings
+    (unreachable, is_reachable)
 }
 
 /// Whether anything listens there.
@@ -162,4 +171,26 @@ fn clock(answer: &Response<Summary>) -> Finding {
     let says = format!("{} s {word} the server's", by.as_secs());
     let advice = "the server reckons with it, but times in the history will look odd: let NTP set both clocks";
     Finding::doubtful("clock", says, advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[tokio::test]
+    async fn of_the_addresses_of_a_name_one_is_enough() {
+        let open = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+        let open_addr = open.local_addr().expect("an address");
+        let verdicts = |findings: Vec<Finding>| findings.iter().map(|it| it.verdict).collect::<Vec<_>>();
+        for addrs in [[closed, open_addr], [open_addr, closed]] {
+            let (findings, is_reachable) = ports(&addrs).await;
+            assert_eq!((verdicts(findings), is_reachable), (vec![Verdict::Doubtful], true));
+        }
+        let (findings, is_reachable) = ports(&[closed, closed]).await;
+        assert_eq!((verdicts(findings), is_reachable), (vec![Verdict::Broken; 2], false));
+    }
 }

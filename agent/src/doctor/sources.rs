@@ -1,10 +1,11 @@
-//! What is read on this host: its own figures, the services' processes, StatsD's port, scraped targets, the spool.
+//! What is read on this host: its own figures, the services' processes, StatsD's port and socket, scraped targets.
 
 use std::{
     collections::BTreeSet,
     fs,
     io::ErrorKind,
     net::{SocketAddr, UdpSocket},
+    os::unix::net::UnixDatagram,
     path::Path,
     time::Duration,
 };
@@ -13,7 +14,7 @@ use gopherwatch_client::error::chain;
 use slog::{Discard, Logger, o};
 use tokio::time::{sleep, timeout};
 
-use super::Finding;
+use super::{Finding, buffer};
 use crate::{
     agent::{Options, Subject},
     sources::{
@@ -21,11 +22,10 @@ use crate::{
         host::{Host, WARM_UP},
         process::{Processes, Watch},
         scrape,
+        statsd::is_orphaned,
     },
 };
 
-/// For a target to answer.
-const WAIT: Duration = Duration::from_secs(5);
 /// What any host should be able to say.
 const EXPECTED: [(&str, &str); 5] = [
     ("cpu_percent", "/proc/stat cannot be read"),
@@ -40,14 +40,15 @@ pub(super) async fn look(options: &Options) -> Vec<Finding> {
     if let Subject::Host { service } = &options.subject {
         findings.push(host(service, &options.instance).await);
         findings.extend(options.statsd.addr.map(statsd));
+        findings.extend(options.statsd.socket.as_deref().map(statsd_socket));
     }
     for watch in &options.processes {
         findings.push(process(watch, &options.instance).await);
     }
     for target in &options.scrape {
-        findings.push(target_of(target).await);
+        findings.push(target_of(target, options.interval).await);
     }
-    findings.push(buffer(options.buffer.spool_dir.as_deref()));
+    findings.push(buffer::look(options.buffer.spool_dir.as_deref()));
     findings
 }
 
@@ -107,34 +108,54 @@ fn statsd(addr: SocketAddr) -> Finding {
     }
 }
 
-async fn target_of(target: &scrape::Target) -> Finding {
-    let scrape::Target { service, url, .. } = target;
-    let failed = |why: String| {
-        let advice = format!("`curl {url}` should print metrics in Prometheus' text format");
-        Finding::doubtful("scrape", format!("{service}: {why}"), advice)
-    };
-    match timeout(WAIT, scrape::n_samples(target)).await {
-        Ok(Ok(0)) => failed("it answers, and nothing in it is a metric".to_owned()),
-        Ok(Ok(n)) => Finding::fine("scrape", format!("{service}: {n} samples at {url}")),
-        Ok(Err(err)) => failed(chain(&err)),
-        Err(_) => failed(format!("no answer within {WAIT:?}")),
+/// As the agent does it: programs of every user are to send there.
+fn statsd_socket(path: &Path) -> Finding {
+    let doubtful =
+        |says: String, advice: &str| Finding::doubtful("statsd", format!("{}: {says}", path.display()), advice);
+    if path.symlink_metadata().is_ok() && !is_orphaned(path) {
+        return match UnixDatagram::unbound().and_then(|socket| socket.connect(path)) {
+            Ok(()) => doubtful(
+                "somebody receives there".to_owned(),
+                "fine if it is the running agent; if not, give --statsd-socket another path",
+            ),
+            Err(err) => doubtful(
+                format!("it is there, and no socket of an agent ({err})"),
+                "give --statsd-socket a path where nothing is",
+            ),
+        };
+    }
+    // Beside it, for it may be a second's work of an agent that starts.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let bound = UnixDatagram::bind(&beside);
+    let _ = fs::remove_file(&beside);
+    match bound {
+        Ok(_) => Finding::fine("statsd", format!("a socket can be made at {}", path.display())),
+        Err(err) => {
+            let advice = match err.kind() {
+                ErrorKind::NotFound => "make its directory first, owned by the agent's user",
+                ErrorKind::PermissionDenied => "let the agent's user write to its directory",
+                ErrorKind::InvalidInput => "a socket's path has about 100 bytes: give --statsd-socket a shorter one",
+                _ => "give --statsd-socket a path that the agent can make a socket at",
+            };
+            doubtful(err.to_string(), advice)
+        }
     }
 }
 
-fn buffer(spool_dir: Option<&Path>) -> Finding {
-    let Some(dir) = spool_dir else {
-        return Finding::fine("buffer", "in memory: what waits is lost if the agent is killed (--spool-dir keeps it)");
-    };
-    if !dir.exists() {
-        return Finding::fine("buffer", format!("{} is made at the start", dir.display()));
-    }
-    let path = dir.join("doctor");
-    let written = fs::write(&path, "can this be written?").and_then(|()| fs::remove_file(&path));
-    match written {
-        Ok(()) => Finding::fine("buffer", format!("{} can be written", dir.display())),
-        Err(err) => {
-            let advice = "give it to the agent's user; until then the agent keeps reports in memory";
-            Finding::doubtful("buffer", format!("{}: {err}", dir.display()), advice)
-        }
+async fn target_of(target: &scrape::Target, interval: Duration) -> Finding {
+    let scrape::Target { service, url, .. } = target;
+    let failed = |why: String, advice: &str| Finding::doubtful("scrape", format!("{service}: {why}"), advice);
+    let should = format!("`curl {url}` should print metrics in Prometheus' text format");
+    // No longer than the agent itself would.
+    let wait = scrape::Pace::at(interval).wait;
+    match timeout(wait, scrape::n_samples(target)).await {
+        Ok(Ok(0)) => failed("it answers, and nothing in it is a metric".to_owned(), &should),
+        Ok(Ok(n)) => Finding::fine("scrape", format!("{service}: {n} samples at {url}")),
+        Ok(Err(err)) => failed(chain(&err), &should),
+        Err(_) => failed(
+            format!("no answer within {wait:?}, which is all that --interval leaves it"),
+            "give the agent a longer --interval if it needs that long: `time curl` says so",
+        ),
     }
 }

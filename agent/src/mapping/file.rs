@@ -82,7 +82,8 @@ type Mistake = (Range<usize>, String);
 /// It cannot be read, or says something wrong.
 pub fn read(path: &Path) -> Result<Mapping, Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    parse(&text).map_err(|(span, message)| {
+    let parsed = parse(&text).map(|mapping| Mapping { path: Some(path.to_owned()), ..mapping });
+    parsed.map_err(|(span, message)| {
         let before = text.get(..span.start).unwrap_or(&text);
         let line_begins = before.rfind('\n').map_or(0, |at| at + 1);
         let line = before.matches('\n').count() + 1;
@@ -95,7 +96,7 @@ fn parse(text: &str) -> Result<Mapping, Mistake> {
     let raw: RawFile = toml::from_str(text)
         .map_err(|err| (err.span().unwrap_or_default(), err.message().lines().collect::<Vec<_>>().join(", ")))?;
     let sections = raw.mapping.into_iter().map(section).collect::<Result<_, _>>()?;
-    Ok(Mapping { sections })
+    Ok(Mapping { sections, path: None })
 }
 
 fn section(raw: RawSection) -> Result<Arc<Section>, Mistake> {

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::fs::statvfs;
 use sysinfo::{Disk, DiskRefreshKind, Disks};
 
 use super::{percent, proc_file};
@@ -25,6 +26,7 @@ const SECTOR_BYTES: u64 = 512;
 #[derive(Debug)]
 pub(crate) struct Storage {
     disks: Disks,
+    fullest: Option<f64>,
     refreshed: Instant,
     carried_by: CarriedBy,
 }
@@ -51,7 +53,7 @@ impl Storage {
             Ok(_) => CarriedBy::Proc(devices(&disks)),
             Err(_) => CarriedBy::Sysinfo,
         };
-        Ok(Self { disks, refreshed: Instant::now(), carried_by })
+        Ok(Self { fullest: fullest(&disks), disks, refreshed: Instant::now(), carried_by })
     }
 
     /// Looks at the mounts again if it is time to.
@@ -67,17 +69,14 @@ impl Storage {
             CarriedBy::Sysinfo => self.disks.refresh_specifics(false, DiskRefreshKind::nothing().with_io_usage()),
         }
         if is_due {
+            self.fullest = fullest(&self.disks);
             self.refreshed = Instant::now();
         }
     }
 
-    /// The fill of the fullest file system that can fill up and hurt.
+    /// The fill of the fullest file system that can fill up and hurt, as it was when they were looked at.
     pub(crate) fn fullest_percent(&self) -> Option<f64> {
-        self.disks
-            .iter()
-            .filter(|disk| counts(disk.file_system(), disk.mount_point(), disk.is_read_only(), disk.total_space()))
-            .map(|disk| percent(disk.total_space().saturating_sub(disk.available_space()), disk.total_space()))
-            .max_by(f64::total_cmp)
+        self.fullest
     }
 
     /// Each device once however often it is mounted; none if they cannot be read, which would otherwise look like a
@@ -95,6 +94,21 @@ impl Storage {
             }
         }
     }
+}
+
+fn fullest(disks: &Disks) -> Option<f64> {
+    disks
+        .iter()
+        .filter(|disk| counts(disk.file_system(), disk.mount_point(), disk.is_read_only(), disk.total_space()))
+        .filter_map(|disk| used_percent(disk.mount_point()))
+        .max_by(f64::total_cmp)
+}
+
+/// As df reckons: what is kept for root counts neither as used nor as room. sysinfo does not say how much that is.
+fn used_percent(mount_point: &Path) -> Option<f64> {
+    let space = statvfs(mount_point).ok()?;
+    let used = space.f_blocks.saturating_sub(space.f_bfree);
+    Some(percent(used, used + space.f_bavail))
 }
 
 fn fill() -> DiskRefreshKind {

@@ -10,10 +10,13 @@ mod table;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use rustix::time::{ClockId, clock_gettime};
 use slog::{Logger, info, warn};
 
@@ -234,7 +237,14 @@ impl<'a> Ceilings<'a> {
 }
 
 fn pid_in(path: &std::path::Path) -> io::Result<u32> {
-    let text = std::fs::read_to_string(path)?;
+    // A named pipe would hold the agent up until somebody writes to it.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
     // PostgreSQL's has more lines below.
     let first = text.lines().next().unwrap_or_default().trim();
     first.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{first:?} is no process number")))

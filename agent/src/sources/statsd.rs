@@ -121,6 +121,10 @@ impl Source for Statsd {
         let problems = lock(&self.intake).tick(round, now);
         self.tell(problems, now);
     }
+
+    fn remap(&mut self, mapping: &Mapping) {
+        lock(&self.intake).remap(mapping);
+    }
 }
 
 impl Drop for Statsd {
@@ -198,7 +202,7 @@ fn enlarge(socket: &Socket) {
 }
 
 /// Whether it is a socket that an agent left behind, with nobody to receive.
-fn is_orphaned(path: &Path) -> bool {
+pub(crate) fn is_orphaned(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let try_it = || std::os::unix::net::UnixDatagram::unbound()?.connect(path);
     is_socket && try_it().is_err_and(|err| err.kind() == io::ErrorKind::ConnectionRefused)

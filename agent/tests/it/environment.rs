@@ -113,3 +113,23 @@ async fn an_unknown_variable_is_warned_of_and_the_servers_are_known() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     is_warned(&said(&output).lines().map(str::to_owned).collect::<Vec<_>>(), "warn  variable");
 }
+
+/// Files of variables keep lines for later, and a value over several lines ends in a break.
+#[tokio::test]
+async fn an_empty_variable_is_as_good_as_none_and_a_break_at_the_end_says_nothing() {
+    let dir = directory("");
+    let with = |name: &str, value: &str| {
+        let mut agent = agent(&dir, "--statsd-addr off --log-format json --service host");
+        agent.env(name, value);
+        agent
+    };
+    for name in ["GOPHERWATCH_TOKEN_FILE", "GOPHERWATCH_STATSD_SOCKET", "GOPHERWATCH_MAPPING"] {
+        let log = log_until(with(name, ""), "\"started\"").await;
+        assert!(!log.concat().contains("WARN"), "{name}: {log:?}");
+    }
+    let processes = "web=no such program here\n\nshop=nor this one\n";
+    let log = log_until(with("GOPHERWATCH_PROCESS", processes), "\"service\":\"shop\"").await;
+    assert_eq!(log.iter().filter(|line| line.contains("no process of this service")).count(), 2, "{log:?}");
+    let output = agent(&dir, "--token-file").arg("").output().await.unwrap();
+    assert_eq!(output.status.code(), Some(64), "on the command line it is a mistake: {}", said(&output));
+}

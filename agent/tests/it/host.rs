@@ -50,19 +50,22 @@ async fn memory_is_what_free_says() {
 async fn the_fullest_file_system_is_the_fullest_of_df() {
     let agent = Agent::start(&[]).await;
     let report = agent.until_last("a report", "host", |_| true).await;
-    let output = std::process::Command::new("df").args(["-B1", "--output=fstype,size,avail,target"]).output().unwrap();
+    let output = std::process::Command::new("df").args(["--output=fstype,pcent,target"]).output().unwrap();
     let lines = String::from_utf8(output.stdout).unwrap();
     let fill = |line: &str| {
         let is_root = line.ends_with(" /");
         let is_real = line.starts_with("ext") || line.starts_with("xfs") || line.starts_with("btrfs");
-        let figures = numbers(line);
-        (is_real || (is_root && line.starts_with("overlay"))).then(|| (1.0 - figures[1] / figures[0]) * 100.0)
+        // The type of a file system may have a digit in it.
+        let percent = line.split_whitespace().nth(1)?.strip_suffix('%')?.parse().ok();
+        percent.filter(|_: &f64| is_real || (is_root && line.starts_with("overlay")))
     };
     let Some(fullest) = lines.lines().filter_map(fill).max_by(f64::total_cmp) else {
         skipped(&format!("df shows no file system of a kind that this test knows:\n{lines}"));
         return;
     };
-    assert!((report.value("disk_percent") - fullest).abs() < 1.0, "{report:?}, df: {fullest}");
+    // df rounds up; a tenth is for what others wrote meanwhile.
+    let below = fullest - report.value("disk_percent");
+    assert!((-0.1..1.1).contains(&below), "{report:?}, df: {fullest}");
 }
 
 #[tokio::test]

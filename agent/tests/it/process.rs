@@ -189,3 +189,14 @@ async fn the_variable_takes_one_a_line_and_a_stop_says_goodbye_for_those_that_ar
     assert!(agent.of("host").last().is_some_and(|report| report.leaving));
     assert!(agent.of("db").is_empty());
 }
+
+/// It used to hold up the whole agent, for ever: nobody writes to it.
+#[tokio::test]
+async fn a_named_pipe_in_the_place_of_a_pid_file_is_told_and_holds_nothing_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("web.pid");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let agent = crate::support::Agent::start(&["--process", &format!("web=pid:{}", pipe.display())]).await;
+    assert!(agent.line("no process of this service").await.contains("it is no regular file"));
+    agent.until("the host", || (agent.reports("host/h1").len() >= 3).then_some(())).await;
+}

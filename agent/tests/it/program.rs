@@ -199,3 +199,25 @@ async fn wrong_usage_exits_64_and_help_exits_0() {
         assert_eq!(run(asked).await.status.code(), Some(0), "{asked}");
     }
 }
+
+/// Only the first receipt's refusals used to be counted anywhere before a minute had passed.
+#[tokio::test]
+async fn what_the_server_refuses_is_counted_in_a_warning_until_the_end() {
+    let double = Double::new([Act::Reject, Act::Reject]);
+    let server = double.listen("127.0.0.1:0").await;
+    let mut agent = program()
+        .args(["--server", &server.addr.to_string(), "--interval", "20ms", "--statsd-addr", "off"])
+        .args(["--log-format", "json"])
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    double.until("more after a receipt", |streams| streams.len() > 1 && !streams[1].reports.is_empty()).await;
+    signal(&agent, "-TERM");
+    let mut log = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut agent.stderr.take().unwrap(), &mut log).await.unwrap();
+    assert_eq!(agent.wait().await.unwrap().code(), Some(0));
+    let all = double.receipted().len();
+    let line = log.lines().find(|line| line.contains("rejected more reports")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains(&format!("\"rejected\":{all}")), "{all}: {line}");
+}

@@ -185,3 +185,50 @@ for n in range(400):
     assert!(uniques.contains(&2.0), "{uniques:?}");
     assert!(agent.lines("malformed").is_empty(), "{:?}", agent.lines("malformed"));
 }
+
+/// Anybody on the host could have raised and hidden its alerts, and its agent's losses.
+#[tokio::test]
+async fn the_hosts_and_the_agents_own_figures_win_and_one_warning_names_each_that_is_sent() {
+    let (agent, send) = agent().await;
+    send("cpu_percent:-5|g\nagent_reports_dropped:77|g\nqueue:7|g");
+    agent.until_last("host/h1", &[("queue", 7.0), ("agent_reports_dropped", 0.0)]).await;
+    let n_reports = agent.reports("host/h1").len();
+    agent.until("more reports", || (agent.reports("host/h1").len() > n_reports + 3).then_some(())).await;
+    for report in agent.reports("host/h1") {
+        assert!(report.metrics.iter().all(|it| it.value != -5.0 && it.value != 77.0), "{report:?}");
+    }
+    for figure in ["cpu_percent", "agent_reports_dropped"] {
+        assert_eq!(agent.lines(&format!("\"figure\":\"{figure}\"")).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_hangup_has_the_mapping_read_again_and_a_bad_one_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mapping.toml");
+    std::fs::write(&path, "[[mapping]]\nrename = { a = \"b\" }\n").unwrap();
+    let mut agent = Agent::start(&["--statsd-addr", "127.0.0.1:0", "--mapping", path.to_str().unwrap()]).await;
+    let addr = agent.statsd_addr().await;
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let send = |packet: &str| assert_eq!(socket.send_to(packet.as_bytes(), &addr).unwrap(), packet.len());
+    let pid = agent.process.id().unwrap().to_string();
+    let hangup = async || assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
+    send("a:1|g");
+    agent.until_last("host/h1", &[("b", 1.0)]).await;
+
+    std::fs::write(&path, "[[mapping]]\nrenmae = { a = \"c\" }\n").unwrap();
+    hangup().await;
+    let line = agent.line("cannot read the mapping again").await;
+    assert!(line.contains("line 2, column 1") && line.contains("ERROR"), "{line}");
+    send("a:2|g");
+    agent.until_last("host/h1", &[("b", 2.0)]).await;
+
+    std::fs::write(&path, "[[mapping]]\nrename = { a = \"c\" }\n").unwrap();
+    hangup().await;
+    agent.line("the mapping is read again").await;
+    send("a:3|g");
+    agent.until_last("host/h1", &[("c", 3.0)]).await;
+    let last = agent.reports("host/h1").pop().unwrap();
+    assert!(last.metrics.iter().all(|metric| metric.name != "b"), "{last:?}");
+    assert!(agent.process.try_wait().unwrap().is_none(), "it goes on");
+}

@@ -31,12 +31,21 @@ impl Agent {
     }
 
     pub(crate) async fn start_with(arguments: &[&str], environment: Option<(&str, &str)>) -> Self {
+        Self::launch("200ms", arguments, environment).await
+    }
+
+    /// One that reports less often.
+    pub(crate) async fn start_every(interval: &str, arguments: &[&str]) -> Self {
+        Self::launch(interval, arguments, None).await
+    }
+
+    async fn launch(interval: &str, arguments: &[&str], environment: Option<(&str, &str)>) -> Self {
         let double = Double::new([]);
         let server = double.listen("127.0.0.1:0").await;
         let log = NamedTempFile::new().unwrap();
         let process = program()
             .args(["--server", &server.addr.to_string(), "--service", "host", "--instance", "h1"])
-            .args(["--log-format", "json", "--interval", "200ms"])
+            .args(["--log-format", "json", "--interval", interval])
             .args(arguments)
             .envs(environment)
             .stderr(Stdio::from(log.reopen().unwrap()))

@@ -24,6 +24,12 @@ const SCHEMA: &str = "CREATE TABLE reports (
 /// Free pages that are given back to the file system once there are so many: 4 MiB.
 const MOST_FREE_PAGES: i64 = 1024;
 
+/// Reports that are removed at once. On a full disk the log may have room for a few pages, and these need no more.
+const REMOVED_AT_ONCE: i64 = 1000;
+
+/// No row is smaller.
+const LEAST_ROW_BYTES: u64 = 16;
+
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
@@ -38,9 +44,10 @@ impl FileError {
     pub(super) fn is_damage(&self) -> bool {
         match self {
             FileError::NotInOrder(_) => true,
-            FileError::Sqlite(err) => {
-                matches!(err.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-            }
+            // Without a code SQLite was content, and we are not: a row is missing, or of another shape.
+            FileError::Sqlite(err) => err
+                .sqlite_error_code()
+                .is_none_or(|code| matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)),
         }
     }
 }
@@ -87,16 +94,19 @@ impl SpoolFile {
         Ok((Self { connection }, contents))
     }
 
-    /// Removes what is before `first` and adds `reports` from the number `next` on: all of it, or nothing.
-    pub(super) fn write<'a>(
-        &mut self,
-        first: i64,
-        next: i64,
-        reports: impl Iterator<Item = &'a Waiting>,
-    ) -> Result<(), FileError> {
+    /// Removes what is before the number `first`.
+    pub(super) fn remove(&mut self, first: i64) -> Result<(), FileError> {
+        let mut delete = self
+            .connection
+            .prepare_cached("DELETE FROM reports WHERE id < ?1 AND id < (SELECT min(id) FROM reports) + ?2")?;
+        while delete.execute([first, REMOVED_AT_ONCE])? > 0 {}
+        Ok(())
+    }
+
+    /// Adds `reports` from the number `next` on: all of them, or none.
+    pub(super) fn add<'a>(&mut self, next: i64, reports: impl Iterator<Item = &'a Waiting>) -> Result<(), FileError> {
         let transaction = self.connection.transaction()?;
         {
-            transaction.prepare_cached("DELETE FROM reports WHERE id < ?1")?.execute([first])?;
             let mut insert =
                 transaction.prepare_cached("INSERT OR REPLACE INTO reports VALUES (?1, ?2, ?3, ?4, ?5)")?;
             for (id, waiting) in (next..).zip(reports) {
@@ -169,11 +179,29 @@ impl SpoolFile {
         Ok(bytes as usize + n_reports as usize * OVERHEAD)
     }
 
+    /// How many reports a file had that cannot be opened, as far as that can be seen: from the number of the first one to that of
+    /// the last, which are read without what lies between.
+    pub(super) fn n_in_damaged(path: &Path) -> Option<u64> {
+        let connection = Connection::open(path).ok()?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").ok()?;
+        let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).ok();
+        let (first, last) = (number("SELECT min(id) FROM reports")?, number("SELECT max(id) FROM reports")?);
+        // A damaged number may be anything.
+        let most = std::fs::metadata(path).ok()?.len() / LEAST_ROW_BYTES;
+        u64::try_from(last.checked_sub(first)?).ok().map(|n_others| n_others + 1).filter(|n_reports| *n_reports <= most)
+    }
+
     /// For tests: the file may not grow any more, as on a full disk.
     #[cfg(test)]
     pub(super) fn fill_disk(&self, is_full: bool) {
         let pages = if is_full { 1 } else { 1 << 20 };
         self.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).expect("it is set");
+    }
+
+    /// For tests: nothing may be written, as on a disk without a page left.
+    #[cfg(test)]
+    pub(super) fn refuse_writes(&self) {
+        self.connection.pragma_update(None, "query_only", true).expect("it is set");
     }
 }
 

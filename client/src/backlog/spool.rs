@@ -3,11 +3,16 @@
 //! The newest reports are in memory until they are written, usually at once, and as long as the disk takes nothing. A file
 //! that turns out to be damaged is put aside with what is in it, and a new one begun: old reports are not worth a host
 //! that nobody watches.
+//!
+//! A spool may itself have filled its disk, and to remove rows needs room, for SQLite's log and to empty that log into the
+//! file. So what is receipted is removed in small transactions of its own, before anything is added; and where even these
+//! find no room, the file as a whole is removed once everything in it is receipted, which needs none. Reports leave in order,
+//! so that comes with the receipts, however full the disk is and whoever has filled it.
 
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slog::{Logger, error, info, warn};
 
@@ -22,6 +27,9 @@ use crate::trouble::{Say, Trouble};
 const MOST_UNWRITTEN: usize = 64 << 20;
 /// How much is read at once.
 const READ_AHEAD: usize = 64 << 10;
+/// How long a disk may fail to read before what is on it is given up. What a cable or a network file system does now and then
+/// is over by then; what is behind the reports that cannot be read waits meanwhile.
+const READ_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why there is no spool.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +65,11 @@ pub(crate) struct Spool {
     oldest_since_ms: Option<u64>,
     lost: u64,
     trouble: Trouble,
+    /// Since when it cannot be read.
+    unreadable: Option<Instant>,
     log: Logger,
+    #[cfg(test)]
+    fails_to_read: bool,
 }
 
 impl Spool {
@@ -68,9 +80,11 @@ impl Spool {
             DirError::Io(source) => SpoolError::Dir { dir: dir.to_owned(), source },
         })?;
         let path = dir.file();
+        let mut lost = None;
         let opened = match SpoolFile::open(&path) {
             Err(err) if err.is_damage() => {
-                put_aside(&dir, &err, None, &log);
+                lost = SpoolFile::n_in_damaged(&path);
+                put_aside(&dir, &err, lost, &log);
                 SpoolFile::open(&path)
             }
             opened => opened,
@@ -88,9 +102,12 @@ impl Spool {
             unwritten: Memory::default(),
             ahead: (0, VecDeque::new()),
             oldest_since_ms: None,
-            lost: 0,
+            lost: lost.unwrap_or_default(),
             trouble: Trouble::default(),
+            unreadable: None,
             log,
+            #[cfg(test)]
+            fails_to_read: false,
         })
     }
 
@@ -99,12 +116,27 @@ impl Spool {
         self.written.first + self.written.n_reports as i64
     }
 
-    /// Asks the file, and gives it up if it has no answer: what cannot be read now would hold up everything behind it.
+    /// Asks the file. One that is damaged, or has had no answer for long, is given up: what cannot be read would hold up
+    /// everything behind it for ever.
     fn ask<T>(&mut self, question: impl FnOnce(&SpoolFile) -> Result<T, FileError>) -> Option<T> {
-        match question(self.file.as_ref()?) {
-            Ok(answer) => Some(answer),
+        let file = self.file.as_ref()?;
+        #[cfg(test)]
+        let question = |file: &SpoolFile| if self.fails_to_read { Err(tests::read_error()) } else { question(file) };
+        match question(file) {
+            Ok(answer) => {
+                if let Some(since) = self.unreadable.take() {
+                    info!(self.log, "the spool is read again"; "after_seconds" => since.elapsed().as_secs());
+                }
+                Some(answer)
+            }
             Err(err) => {
-                self.give_up(&err);
+                if err.is_damage() || self.unreadable.is_some_and(|since| since.elapsed() > READ_PATIENCE) {
+                    self.give_up(&err);
+                } else if self.unreadable.is_none() {
+                    warn!(self.log, "cannot read the spool: what is in it waits, and is given up if that does not pass";
+                        "error" => chain(&err), "path" => %self.dir.file().display(), "reports" => self.written.n_reports);
+                    self.unreadable = Some(Instant::now());
+                }
                 None
             }
         }
@@ -119,7 +151,17 @@ impl Spool {
         self.has_popped = false;
         self.ahead.1.clear();
         self.oldest_since_ms = None;
+        self.unreadable = None;
         self.file = begin_anew(&self.dir).ok();
+    }
+
+    /// Removes the file, in which nothing waits any more.
+    fn begin_over(&mut self) {
+        // Closed first: what it writes then goes with it.
+        self.file = None;
+        self.has_popped = false;
+        // One that cannot be removed is put aside when the new one is begun.
+        let _ = self.dir.remove_file();
     }
 
     fn write(&mut self) -> Result<(), FileError> {
@@ -128,10 +170,14 @@ impl Spool {
             Some(file) => file,
             None => self.file.insert(begin_anew(&self.dir)?),
         };
-        file.write(first, next, self.unwritten.iter())?;
         if self.has_popped {
+            file.remove(first)?;
+            self.has_popped = false;
             // Not worth a word: it is tried again with the next receipt, and free pages are used again.
             let _ = file.shrink();
+        }
+        if self.unwritten.len() > 0 {
+            file.add(next, self.unwritten.iter())?;
         }
         Ok(())
     }
@@ -200,7 +246,8 @@ impl Backlog for Spool {
             let id = self.written.first;
             self.oldest_since_ms = self.ask(|file| file.since_ms(id));
         }
-        self.oldest_since_ms
+        // While it cannot be read nothing is too old, but it may be too much.
+        self.oldest_since_ms.or(self.unreadable.map(|_| u64::MAX))
     }
 
     fn pop(&mut self, n_reports: u64) {
@@ -210,15 +257,16 @@ impl Backlog for Spool {
             return;
         }
         let first = self.written.first;
+        let their_share = (self.written.bytes as u64 / self.written.n_reports * n_written) as usize;
         self.written.first += n_written as i64;
         self.written.n_reports -= n_written;
         self.has_popped = true;
         self.oldest_since_ms = None;
         let end = self.written.first;
-        if let Some(bytes) = self.ask(|file| file.cost(first, end)) {
-            self.written.bytes = self.written.bytes.saturating_sub(bytes);
-        }
+        let bytes = self.ask(|file| file.cost(first, end)).unwrap_or(their_share);
+        self.written.bytes = self.written.bytes.saturating_sub(bytes);
         if self.written.n_reports == 0 {
+            self.written.bytes = 0;
             self.ahead.1 = VecDeque::new();
         }
     }
@@ -229,18 +277,21 @@ impl Backlog for Spool {
         }
         let mut result = self.write();
         if let Err(err) = &result
-            && err.is_damage()
             && self.file.is_some()
         {
-            self.give_up(err);
-            result = self.write();
+            if err.is_damage() {
+                self.give_up(err);
+                result = self.write();
+            } else if self.written.n_reports == 0 {
+                self.begin_over();
+                result = self.write();
+            }
         }
         match result {
             Ok(()) => {
                 self.written.n_reports += self.unwritten.len();
                 self.written.bytes += self.unwritten.bytes();
                 self.unwritten = Memory::default();
-                self.has_popped = false;
                 if let Some(episode) = self.trouble.over() {
                     info!(self.log, "the spool is written again"; "after_seconds" => episode.seconds());
                 }
@@ -275,6 +326,11 @@ mod tests {
 
     use super::*;
     use crate::codec::Encoded;
+
+    /// What SQLite makes of a disk that cannot be read.
+    pub(super) fn read_error() -> FileError {
+        rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_READ), None).into()
+    }
 
     fn open(dir: &TempDir) -> Spool {
         Spool::open(dir.path(), Logger::root(Discard, o!())).expect("it can be used")
@@ -352,6 +408,8 @@ mod tests {
             fs::write(&path, bytes).expect("written");
 
             let mut spool = open(&dir);
+            let n_unopened = spool.take_lost();
+            assert!([0, 1000].contains(&(spool.len() + n_unopened)), "damage {damage}: {n_unopened} of 1000");
             let n_before = spool.len();
             let mut n_read = 0;
             while spool.lost == 0 && spool.get(n_read).is_some() {
@@ -402,6 +460,65 @@ mod tests {
         assert_eq!(spool.n_lasting(), 95);
         drop(spool);
         assert_eq!(all(&mut open(&dir)), reports(100)[5..]);
+    }
+
+    /// A spool that had filled its own file system used to stay full for ever, with rows in it that were receipted long ago.
+    #[test]
+    fn a_file_that_nothing_can_be_written_to_is_made_anew_once_everything_in_it_is_receipted() {
+        let dir = TempDir::new().expect("a folder");
+        let mut spool = open(&dir);
+        push(&mut spool, 10);
+        // Not even to remove rows.
+        spool.file.as_ref().expect("it is open").refuse_writes();
+        (10..20).for_each(|n| spool.push(report(n)));
+        spool.pop(9);
+        spool.flush();
+        assert!(spool.trouble.is_there());
+        assert_eq!(spool.get(0), Some(report(9)), "what has no receipt is not given up");
+        spool.pop(1);
+        spool.flush();
+        assert!(!spool.trouble.is_there());
+        assert_eq!((spool.len(), spool.n_lasting()), (10, 10));
+        drop(spool);
+        assert_eq!(all(&mut open(&dir)), reports(20)[10..]);
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_read_for_a_moment_costs_nothing() {
+        let dir = TempDir::new().expect("a folder");
+        push(&mut open(&dir), 10);
+        let mut spool = open(&dir);
+        spool.fails_to_read = true;
+        assert_eq!((spool.get(3), spool.oldest_since_ms()), (None, Some(u64::MAX)));
+        // What makes room meanwhile does so, and its size is reckoned.
+        spool.pop(1);
+        assert!(!spool.is_over(9 * report(0).cost()));
+        spool.fails_to_read = false;
+        assert_eq!(spool.take_lost(), 0);
+        assert_eq!(all(&mut spool), reports(10)[1..]);
+        assert_eq!(spool.unreadable, None);
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_read_for_long_is_given_up() {
+        let dir = TempDir::new().expect("a folder");
+        push(&mut open(&dir), 10);
+        let mut spool = open(&dir);
+        spool.fails_to_read = true;
+        assert_eq!(spool.get(0), None);
+        spool.unreadable = Instant::now().checked_sub(2 * READ_PATIENCE);
+        assert_eq!((spool.get(0), spool.take_lost(), spool.len()), (None, 10, 0));
+    }
+
+    #[test]
+    fn what_a_file_had_that_cannot_be_opened_is_counted_as_lost() {
+        let dir = TempDir::new().expect("a folder");
+        push(&mut open(&dir), 10);
+        let file = rusqlite::Connection::open(dir.path().join("spool.db")).expect("opened");
+        file.execute("DELETE FROM reports WHERE id = 5", []).expect("changed");
+        drop(file);
+        let mut spool = open(&dir);
+        assert_eq!((spool.len(), spool.take_lost()), (0, 10));
     }
 
     #[test]

@@ -61,6 +61,14 @@ impl SpoolDir {
         self.dir.join("spool.db")
     }
 
+    /// Removes the file, and the log that belongs to it.
+    pub(super) fn remove_file(&self) -> io::Result<()> {
+        fs::remove_file(self.file())?;
+        // A log without its file is nothing, and SQLite cuts it when a new one is begun.
+        let _ = fs::remove_file(self.dir.join("spool.db-wal"));
+        Ok(())
+    }
+
     /// Puts the file, and the log that belongs to it, out of the way. Those put aside before are overwritten, so that
     /// a failing disk is not also filled. Returns the new name.
     pub(super) fn put_aside(&self) -> io::Result<PathBuf> {

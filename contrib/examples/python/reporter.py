@@ -82,15 +82,18 @@ class Reporter:
                 if not self._pending:
                     return
             try:
-                self._stream()
-                backoff = BACKOFF[0]
+                if self._stream() > 0:
+                    backoff = BACKOFF[0]
+                    continue
+                problem = "the receipt covers no report"
             except grpc.RpcError as error:
-                print(f"gopherwatch: cannot deliver: {error.code().name}: {error.details()}", flush=True)
-                time.sleep(backoff * random.uniform(0.5, 1))
-                backoff = min(2 * backoff, BACKOFF[1])
+                problem = f"{error.code().name}: {error.details()}"
+            print(f"gopherwatch: cannot deliver: {problem}", flush=True)
+            time.sleep(backoff * random.uniform(0.5, 1))
+            backoff = min(2 * backoff, BACKOFF[1])
 
     def _stream(self):
-        """One stream, from its first report to its receipt."""
+        """One stream, from its first report to its receipt; how many reports that covers."""
         metadata = [*self._metadata, ("agent-time-unix-nano", str(time.time_ns()))]
         sent = []
         summary = self._stub.SendMetrics(
@@ -105,6 +108,7 @@ class Reporter:
                     self._pending.popleft()
         self.acknowledged += summary.received
         self.rejected += summary.rejected
+        return summary.received
 
     def _reports(self, sent, until):
         last = 0

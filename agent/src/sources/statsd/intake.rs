@@ -74,6 +74,18 @@ impl Intake {
         }
     }
 
+    /// From now on figures are called otherwise. What a service has sent so far begins anew if that concerns it: which of it
+    /// would still be wanted, and under which name, is not known any more.
+    pub(crate) fn remap(&mut self, mapping: &Mapping) {
+        self.mapping = mapping.clone();
+        for (service, instances) in &mut self.services {
+            let names = mapping.of(service);
+            for subject in instances.values_mut().filter(|subject| subject.names != names) {
+                (subject.names, subject.figures) = (names.clone(), Figures::new());
+            }
+        }
+    }
+
     /// None, if a name has no valid character.
     fn line(&mut self, line: &Line<'_>, now: Instant) -> Option<Taken> {
         let name = valid_name(line.name)?;

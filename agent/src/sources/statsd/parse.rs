@@ -76,8 +76,10 @@ fn figures(line: &str) -> Option<Line<'_>> {
             let rate = rate.parse().ok().filter(|rate: &f64| *rate > 0.0 && *rate <= 1.0)?;
             line.weight = 1.0 / rate;
         } else if let Some(tags) = part.strip_prefix('#') {
+            // Blanks are no part of a name, and people put one behind a comma.
             for (key, value) in tags.split(',').filter_map(|tag| tag.split_once(':')) {
-                match key {
+                let value = value.trim_ascii();
+                match key.trim_ascii() {
                     "service" => line.service = Some(value),
                     "instance" => line.instance = Some(value),
                     _ => {}
@@ -156,8 +158,11 @@ mod tests {
 
     #[test]
     fn a_line_may_have_a_rate_and_tags_in_any_order() {
-        for text in ["a.b:3|c|@0.1|#service:web,instance:w1,env:x", "a.b:3|c|#env,service:web,instance:w1|@0.1|c:id|T1"]
-        {
+        for text in [
+            "a.b:3|c|@0.1|#service:web,instance:w1,env:x",
+            "a.b:3|c|#env,service:web,instance:w1|@0.1|c:id|T1",
+            "a.b:3|c|@0.1|#service:web, instance:w1 ",
+        ] {
             let line = line(text);
             assert_eq!((line.name, line.weight), ("a.b", 10.0), "{text}");
             assert_eq!((line.service, line.instance), (Some("web"), Some("w1")), "{text}");
