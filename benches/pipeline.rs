@@ -200,7 +200,7 @@ impl Pipeline {
             let (account, packed) = &mut self.streams[lane_idx];
             packed.put(lane_idx, key, item, &metrics);
             n_packed[lane_idx] += 1;
-            if n_packed[lane_idx] % self.chunk == 0 {
+            if usize::is_multiple_of(n_packed[lane_idx], self.chunk) {
                 chunks[lane_idx].extend(packed.packer().chunk(lane_idx, account, received_at, arrived));
             }
         }
@@ -240,7 +240,8 @@ fn end_to_end(criterion: &mut Criterion) {
         let endpoint = Endpoint::from_shared(format!("http://{}", app.grpc_addr())).unwrap().tcp_nodelay(true);
         let mut channels: Vec<_> = (0..n_streams).map(|_| runtime.block_on(endpoint.connect()).unwrap()).collect();
         let n_services = N_INSTANCES;
-        let options = FleetOptions { n_services, n_metrics: 4, violating: 0.0, numbered: true, shuffled: false };
+        let options =
+            FleetOptions { n_services, n_metrics: 4, n_own: 0, violating: 0.0, numbered: true, shuffled: false };
         let fleet = Arc::new(Fleet::new(options));
         let mut epoch = 0;
         group.bench_function(BenchmarkId::new("streams", n_streams), |bencher| {
