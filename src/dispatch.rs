@@ -21,7 +21,7 @@ use tokio::{
 };
 
 pub use account::{StreamAccount, Tally};
-pub use pack::{Address, ByName, Known, Names, News, Packer, Reading, Told, Whose};
+pub use pack::{Address, ByName, Names, News, Packer, Reading, Told, Whose};
 
 use crate::{
     model::{InstanceKey, Timestamp},
@@ -72,7 +72,7 @@ pub struct Chunk {
     /// Names that the lane has not been told yet.
     pub news: News,
     /// What it has been told.
-    pub told: Arc<Told>,
+    pub told: Told,
     /// The stream that they came on.
     pub stream: Arc<StreamAccount>,
     /// When they were read, by the server's clock.

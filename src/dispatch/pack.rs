@@ -16,6 +16,9 @@ use crate::{
 /// Random, so that no sender can know which names collide.
 type Seed = foldhash::fast::RandomState;
 
+/// Readings for which room is made before they come.
+const MAX_READINGS_AHEAD: usize = 4_096;
+
 /// A metric's number in its stream, and its value.
 pub type Reading = (u32, f64);
 
@@ -54,11 +57,10 @@ struct Open {
     readings: Vec<Reading>,
     signs: Vec<Arc<InstanceKey>>,
     instances: Vec<Arc<InstanceKey>>,
-    told: Arc<Told>,
+    told: Told,
     /// How many instances and names the lane has been told, or will be with this chunk.
     n_instances: u32,
     n_names: usize,
-    is_anew: bool,
     /// How many there were last time: a busy stream brings about as many again.
     n_last: (usize, usize),
 }
@@ -80,12 +82,13 @@ impl Packer {
         for lane in &mut self.lanes {
             // What is packed goes by the old numbers.
             assert!(lane.items.is_empty(), "names are forgotten between chunks");
-            (lane.n_names, lane.is_anew) = (0, true);
+            lane.n_names = 0;
+            lane.told.names = Arc::default();
         }
     }
 
     /// Packs a report with the readings that `fill` adds; its item's instance and place among the readings are filled
-    /// in here. An error of `fill` is given on, and nothing is packed. Answers the address for the instance's next one.
+    /// in here. An error of `fill` is given on; then nothing is packed, and no name has a new number. Answers the address for the instance's next one.
     pub fn put<E>(
         &mut self,
         whose: Whose<'_>,
@@ -100,11 +103,13 @@ impl Packer {
         if lane.items.capacity() == 0 {
             // Only now: a stream that waits for its next report keeps no room for it.
             lane.items.reserve_exact(lane.n_last.0);
-            lane.readings.reserve_exact(lane.n_last.1);
+            lane.readings.reserve_exact(lane.n_last.1.min(MAX_READINGS_AHEAD));
         }
-        let first = lane.readings.len();
+        let (first, n_names) = (lane.readings.len(), self.names.len());
         if let Err(err) = fill(&mut lane.readings, &mut self.names) {
             lane.readings.truncate(first);
+            // The lanes have not been told them yet.
+            self.names.truncate(n_names);
             return Err(err);
         }
         let n_readings = u16::try_from(lane.readings.len() - first).expect("a report has 256 readings at most");
@@ -142,7 +147,7 @@ impl Packer {
         lane.n_last = (lane.items.len(), lane.readings.len());
         let names = self.names.get_range(lane.n_names..).map_or_else(Vec::new, |names| names.iter().cloned().collect());
         lane.n_names = self.names.len();
-        let news = News { names, is_anew: mem::take(&mut lane.is_anew), instances: mem::take(&mut lane.instances) };
+        let news = News { names, instances: mem::take(&mut lane.instances) };
         Some(Box::new(Chunk {
             items: mem::take(&mut lane.items),
             readings: mem::take(&mut lane.readings),
@@ -163,41 +168,43 @@ fn number(place: usize) -> u32 {
 /// Names that a lane is told with a chunk, in the order of their numbers.
 #[derive(Debug, Default)]
 pub struct News {
-    /// Whether the names told before are forgotten, and numbers begin anew.
-    pub is_anew: bool,
     /// Metrics.
     pub names: Vec<Name>,
     /// Instances.
     pub instances: Vec<Arc<InstanceKey>>,
 }
 
-/// What one lane has been told by one stream. The lane alone looks into it.
-#[derive(Debug, Default)]
-pub struct Told(Mutex<Known>);
-
-/// The names behind a stream's numbers, as of one chunk.
+/// What one lane has been told by one stream. Numbers only grow: what is known later serves earlier chunks as well. A
+/// stream that forgets its metrics' names begins another list.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct Told {
     /// The metrics.
-    pub names: Arc<Vec<Name>>,
+    pub names: Arc<List<Name>>,
     /// The instances.
-    pub seats: Arc<Vec<Seat>>,
+    pub seats: Arc<List<Seat>>,
 }
 
-impl Told {
-    /// Takes over what a chunk tells; `seat` finds an instance. Chunks must come in the order of the stream.
-    pub fn learn(&self, news: &News, seat: impl Fn(&Arc<InstanceKey>) -> Seat) -> Known {
-        let mut known = self.0.lock();
-        if news.is_anew {
-            known.names = Arc::default();
+/// What numbers mean, in their order. One lane alone adds to it and looks into it.
+#[derive(Debug)]
+pub struct List<T>(Mutex<Arc<Vec<T>>>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> List<T> {
+    /// Adds what is told. It is copied as a whole if somebody still has it as it was.
+    pub fn learn(&self, news: impl ExactSizeIterator<Item = T>) {
+        if news.len() > 0 {
+            Arc::make_mut(&mut self.0.lock()).extend(news);
         }
-        if !news.names.is_empty() {
-            Arc::make_mut(&mut known.names).extend(news.names.iter().cloned());
-        }
-        if !news.instances.is_empty() {
-            Arc::make_mut(&mut known.seats).extend(news.instances.iter().map(seat));
-        }
-        known.clone()
+    }
+
+    /// All that has been told.
+    pub fn known(&self) -> Arc<Vec<T>> {
+        self.0.lock().clone()
     }
 }
 

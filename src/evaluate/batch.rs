@@ -19,7 +19,7 @@ use rayon::{
 };
 
 use crate::{
-    dispatch::{Chunk, Item, Known, Tally},
+    dispatch::{Chunk, Item, Tally},
     journal::Snapshot,
     model::{Event, EventKind, InstanceKey, Name, Readings, Rejection, Timestamp},
     rules::{Progress, Reading, Rule, RuleSet, evaluate, evaluate_one},
@@ -33,7 +33,7 @@ use crate::{
 pub const PARALLEL_FROM: usize = 4_096;
 /// See [`PARALLEL_FROM`].
 const RULES_PER_REPORT: usize = 16;
-/// Reports that one thread takes before it lets the readers of its shards in.
+/// Reports that a lane alone takes before it lets the readers of its shards in.
 const MAX_UNDER_LOCK: usize = 256;
 
 /// A batch, and what it is held against.
@@ -94,9 +94,9 @@ struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    fn new(chunk: &'a Chunk, known: &'a Known) -> Self {
-        let readings = chunk.readings.iter().map(|(number, value)| (&known.names[*number as usize], *value)).collect();
-        Self { chunk, seats: &known.seats, readings }
+    fn new(chunk: &'a Chunk, names: &'a [Name], seats: &'a [Seat]) -> Self {
+        let readings = chunk.readings.iter().map(|(number, value)| (&names[*number as usize], *value)).collect();
+        Self { chunk, seats, readings }
     }
 
     fn seat(&self, item: &Item) -> &'a Seat {
@@ -119,15 +119,20 @@ impl<'a> Named<'a> {
 impl Work<'_> {
     pub(super) fn run(&self, lane_idx: usize, pool: &ThreadPool) -> Done {
         let shards = self.state.shards_of_lane(lane_idx);
-        let seat = |key: &Arc<InstanceKey>| self.state.seat(lane_idx, key);
-        let known: Vec<_> = self.chunks.iter().map(|chunk| chunk.told.learn(&chunk.news, seat)).collect();
-        let chunks: Vec<_> = self.chunks.iter().zip(&known).map(|(chunk, known)| Named::new(chunk, known)).collect();
+        // All news first: a list that somebody reads is copied with each further chunk that adds to it.
+        for chunk in self.chunks {
+            chunk.told.names.learn(chunk.news.names.iter().cloned());
+            chunk.told.seats.learn(chunk.news.instances.iter().map(|key| self.state.seat(lane_idx, key)));
+        }
+        let known: Vec<_> = self.chunks.iter().map(|c| (c.told.names.known(), c.told.seats.known())).collect();
+        let chunks: Vec<_> = self.chunks.iter().zip(&known).map(|(chunk, (n, s))| Named::new(chunk, n, s)).collect();
         let n_items: usize = self.chunks.iter().map(|chunk| chunk.items.len()).sum();
         let weight = n_items * (1 + self.rules.rules.len() / RULES_PER_REPORT);
         let parallel = weight >= self.parallel_from && self.others_rest && pool.current_num_threads() > 1;
-        let parts = if parallel { self.shared_out(&chunks, shards, pool) } else { vec![self.in_turn(&chunks, shards)] };
+        let shared_out = parallel.then(|| self.shared_out(&chunks, shards, pool)).flatten();
         let mut done = self.nothing_done();
-        done.parallel = parallel;
+        done.parallel = shared_out.is_some();
+        let parts = shared_out.unwrap_or_else(|| vec![self.in_turn(&chunks, shards)]);
         let mut events = Vec::new();
         for part in parts {
             events.extend(part.events);
@@ -151,7 +156,15 @@ impl Work<'_> {
                 }
                 n_under_lock += 1;
                 let shard_idx = named.shard_of(item);
-                let shard = locked[shard_idx].get_or_insert_with(|| shards[shard_idx].write());
+                if locked[shard_idx].is_none() {
+                    let lock = shards[shard_idx].try_write().unwrap_or_else(|| {
+                        // Whoever reads this one must not hold up the readers of the others.
+                        locked.fill_with(|| None);
+                        shards[shard_idx].write()
+                    });
+                    locked[shard_idx] = Some(lock);
+                }
+                let Some(shard) = &mut locked[shard_idx] else { unreachable!("locked a line ago") };
                 self.item(shard, named, item, (chunk_idx, item_idx), &mut part);
             }
         }
@@ -162,8 +175,8 @@ impl Work<'_> {
         part
     }
 
-    /// The reports of each shard by one helper, in their order.
-    fn shared_out(&self, chunks: &[Named<'_>], shards: &[RwLock<Shard>], pool: &ThreadPool) -> Vec<Part> {
+    /// The reports of each shard by one helper, in their order; `None`: they are all of one shard.
+    fn shared_out(&self, chunks: &[Named<'_>], shards: &[RwLock<Shard>], pool: &ThreadPool) -> Option<Vec<Part>> {
         let mut positions: Vec<Vec<Position>> = vec![Vec::new(); shards.len()];
         for (chunk_idx, named) in chunks.iter().enumerate() {
             for (item_idx, item) in named.chunk.items.iter().enumerate() {
@@ -171,7 +184,11 @@ impl Work<'_> {
             }
         }
         let touched = shards.iter().zip(&positions).filter(|(_, positions)| !positions.is_empty());
-        let mut locked: Vec<_> = touched.map(|(shard, positions)| (shard.write(), positions)).collect();
+        let touched: Vec<_> = touched.collect();
+        if touched.len() < 2 {
+            return None;
+        }
+        let mut locked: Vec<_> = touched.into_iter().map(|(shard, positions)| (shard.write(), positions)).collect();
         let work: Vec<_> = locked.iter_mut().map(|(shard, positions)| (&mut **shard, *positions)).collect();
         let part = |(shard, positions): (&mut Shard, &Vec<Position>)| {
             let mut part = Part { done: self.nothing_done(), events: Vec::new(), changed: Vec::new() };
@@ -184,7 +201,7 @@ impl Work<'_> {
             });
             part
         };
-        pool.install(|| work.into_par_iter().map(part).collect())
+        Some(pool.install(|| work.into_par_iter().map(part).collect()))
     }
 
     fn nothing_done(&self) -> Done {

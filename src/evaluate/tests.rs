@@ -275,6 +275,27 @@ fn what_fires_is_kept_however_many_are_forgotten() {
     assert_eq!((fixture.state.active_alerts().len(), fixture.state.view(|_| true).len()), (200, 200));
 }
 
+/// It used to be whatever the table of instances came to last, and later whoever was forgotten last.
+#[test]
+fn where_there_is_no_room_for_all_that_are_forgotten_the_oldest_lose_their_marks() {
+    let fixture = Fixture::new(1);
+    let minute = |n: u64| Heard::after(Duration::from_secs(60 * n));
+    // All of one shard, in another order than that in which they are forgotten.
+    let keys = (0..).map(|n| key(&format!("service-{n}"))).filter(|key| State::shard_in_lane(key) == 0);
+    let keys: Vec<_> = keys.take(6).collect();
+    for (key, at) in keys.iter().zip([5, 1, 4, 2, 6, 3]) {
+        let mut instance = InstanceState::new(key.clone(), Arc::default(), Heard::default());
+        instance.presence = Presence::Forgotten(minute(at));
+        instance.unsaved = false;
+        fixture.state.restore(instance);
+    }
+    let done = look(&fixture, Options { max_forgotten: 3, ..OPTIONS }, Instant::now(), 1);
+    let shard = fixture.state.shards_of_lane(0)[0].read();
+    let kept: Vec<_> = keys.iter().map(|key| shard.contains_key(key)).collect();
+    assert_eq!(kept, [true, false, true, false, true, false]);
+    assert_eq!(done.snapshots.len(), 3, "the journal forgets them too");
+}
+
 /// Ids of such alerts used to begin at 1 again: the store took the new alert for the old one, and its row was lost.
 #[test]
 fn an_instance_forgotten_for_good_raises_under_new_ids() {

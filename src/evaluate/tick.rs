@@ -47,19 +47,40 @@ impl Look<'_> {
 
     fn part(&self, shard: &mut Shard) -> Done {
         let mut done = Done::default();
-        let mut n_forgotten = 0;
+        let mut forgotten = Vec::new();
         shard.retain(|_, instance| {
             let keep = self.instance(instance, &mut done);
-            n_forgotten += usize::from(!instance.is_shown());
-            let keep = keep && (instance.is_shown() || n_forgotten <= self.options.max_forgotten);
-            if !keep {
-                done.snapshots.push(Snapshot::none(&instance.key));
-            } else if instance.unsaved && !instance.is_shown() {
-                done.snapshots.push(Snapshot::of(instance));
+            match instance.presence {
+                _ if !keep => done.snapshots.push(Snapshot::none(&instance.key)),
+                Presence::Forgotten(since) => forgotten.push(since),
+                Presence::Present | Presence::Left(_) => {}
             }
             keep
         });
+        if !forgotten.is_empty() {
+            self.forget_oldest(shard, forgotten, &mut done);
+            let unsaved = shard.values_mut().filter(|instance| instance.unsaved && !instance.is_shown());
+            done.snapshots.extend(unsaved.map(Snapshot::of));
+        }
         done
+    }
+
+    /// Of those forgotten, the marks of the most recent are worth most: they are the likeliest to send again.
+    fn forget_oldest(&self, shard: &mut Shard, mut forgotten: Vec<Heard>, done: &mut Done) {
+        let Some(mut n_excess) = forgotten.len().checked_sub(self.options.max_forgotten).filter(|n| *n > 0) else {
+            return;
+        };
+        let (_, newest_excess, _) = forgotten.select_nth_unstable(n_excess - 1);
+        let newest_excess = *newest_excess;
+        shard.retain(|_, instance| {
+            let is_old = matches!(instance.presence, Presence::Forgotten(since) if since <= newest_excess);
+            let goes = is_old && n_excess > 0;
+            if goes {
+                n_excess -= 1;
+                done.snapshots.push(Snapshot::none(&instance.key));
+            }
+            !goes
+        });
     }
 
     /// Looks at one instance; false: nothing of it needs to be remembered any longer.

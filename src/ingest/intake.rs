@@ -28,8 +28,10 @@ const EPOCH_2000: Timestamp = Timestamp::from_nanos(946_684_800 * 1_000_000_000)
 const END_OF_TIMESTAMP: Timestamp = Timestamp::from_nanos(2_145_916_800 * 1_000_000_000);
 /// How far a reading may lie ahead of the server's clock.
 const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
-/// Metric names remembered for a stream; one with more is made to allocate them anew.
+/// Metric names remembered for a stream; one with more is made to tell them anew. The last report may go past it.
 const MAX_NAMES: usize = 16_384;
+/// Metrics of a report up to which the instance's own order of them is remembered; of larger ones, the last report's.
+const MAX_OWN_ORDER: usize = 32;
 
 /// Takes the reports of one stream, and packs them.
 pub(super) struct Intake {
@@ -45,9 +47,12 @@ pub(super) struct Intake {
     instances: IndexMap<Arc<InstanceKey>, Known, Seed>,
     /// The place of the instance whose report came last.
     last: usize,
+    /// Of the last report with more metrics than an instance's own order has.
+    long_order: Order,
 }
 
-/// Random, so that no sender can know which names collide.
+/// Over the keys' own hashes. Who makes names that collide in them has a slow stream, of no more instances than one may
+/// have.
 type Seed = foldhash::fast::RandomState;
 
 /// What is remembered of an instance.
@@ -56,7 +61,13 @@ struct Known {
     /// The place of the instance whose report came after this one's, the last time.
     next: usize,
     address: Address,
-    /// The numbers of its last report's metrics.
+    order: Order,
+}
+
+/// The metrics of a report, as the next one is likely to have them.
+#[derive(Debug, Default)]
+struct Order {
+    /// Their numbers.
     metrics: SmallVec<[u32; 4]>,
     /// Whether there is a name among them that comes twice.
     repeats: bool,
@@ -113,6 +124,7 @@ impl Intake {
             wire: wire::Report::default(),
             instances: IndexMap::default(),
             last: 0,
+            long_order: Order::default(),
         }
     }
 
@@ -159,10 +171,12 @@ impl Intake {
         let judged = self.judge(report, now);
         let wire::Report { time_unix_nano: wire_time, sequence, leaving, .. } = *report;
         let item = Item { leaving, place, wire_time, sequence, ..Item::default() };
+        let long_order = (report.n_metrics() > MAX_OWN_ORDER).then_some(&mut self.long_order);
         let this = match this.and_then(|this| Some((this, self.instances.get_index_mut(this)?))) {
             Some((this, (key, known))) => {
                 let whose = Whose::Known(known.address);
-                let fill = |readings: &mut _, names: &mut _| known.read(report, message, readings, names);
+                let order = long_order.unwrap_or(&mut known.order);
+                let fill = |readings: &mut _, names: &mut _| order.read(report, message, readings, names);
                 let packed = judged.and_then(|()| self.packer.put(whose, item, fill));
                 packed.map_err(|why| Refused::Report(why, Some(key.clone())))?;
                 this
@@ -171,7 +185,8 @@ impl Intake {
                 let key = Arc::new(named.key().ok_or(Refused::Report(Rejection::BadName, None))?);
                 let room = if self.instances.len() < self.max_instances { Ok(()) } else { Err(Rejection::InstanceCap) };
                 let mut known = Known::default();
-                let fill = |readings: &mut _, names: &mut _| known.read(report, message, readings, names);
+                let order = long_order.unwrap_or(&mut known.order);
+                let fill = |readings: &mut _, names: &mut _| order.read(report, message, readings, names);
                 let whose = Whose::New(self.state.lane_of(&key), &key);
                 let packed = judged.and(room).and_then(|()| self.packer.put(whose, item, fill));
                 match packed {
@@ -216,11 +231,18 @@ impl Intake {
         Ok(())
     }
 
-    /// Forgets names when they are too many, and the room of a report with too many metrics. Call between chunks.
+    /// Whether names are to be forgotten before more reports come.
+    pub(super) fn is_full(&self) -> bool {
+        self.packer.n_names() > MAX_NAMES
+    }
+
+    /// Forgets names when they are too many, and the room of a report with too many metrics. Call between chunks, before
+    /// waiting for more: a stream may be idle for long.
     pub(super) fn tidy(&mut self) {
-        if self.packer.n_names() > MAX_NAMES {
+        if self.is_full() {
             self.packer.forget_names();
-            self.instances.values_mut().for_each(|known| known.metrics.clear());
+            self.long_order = Order::default();
+            self.instances.values_mut().for_each(|known| known.order = Order::default());
         }
         self.wire.shrink(MAX_METRICS);
     }
@@ -234,9 +256,24 @@ impl Named<'_> {
     }
 }
 
-impl Known {
-    /// Adds the readings of a report of this instance, each metric once.
+impl Order {
+    /// Adds the readings of a report, each metric once.
     fn read(
+        &mut self,
+        report: &wire::Report,
+        message: &[u8],
+        readings: &mut Vec<Reading>,
+        names: &mut Names,
+    ) -> Result<(), Rejection> {
+        let read = self.follow(report, message, readings, names);
+        if read.is_err() {
+            // Half of it is this report's, whose names have no numbers: nothing is guessed from it.
+            *self = Self::default();
+        }
+        read
+    }
+
+    fn follow(
         &mut self,
         report: &wire::Report,
         message: &[u8],
@@ -358,5 +395,86 @@ mod tests {
     fn a_time_that_no_database_column_holds_is_refused_however_the_agents_clock_is_set() {
         let in_2050 = 2_524_608_000 * 1_000_000_000;
         assert_eq!(judged(in_2050, in_2050 - NOW.as_nanos()), Err(Rejection::TooNew));
+    }
+
+    /// Takes reports of these metrics, one after the other; what came of each, as lanes read it.
+    fn taken(intake: &mut Intake, reports: &[&[(&str, f64)]]) -> Vec<Result<String, Rejection>> {
+        let mut results = Vec::new();
+        for metrics in reports {
+            let metrics = metrics.iter().map(|(name, value)| v1::Metric { name: (*name).to_owned(), value: *value });
+            let report = v1::MetricReport {
+                service_name: "web".to_owned(),
+                metrics: metrics.collect(),
+                ..v1::MetricReport::default()
+            };
+            results.push(match intake.take(&report.encode_to_vec(), 0, NOW) {
+                Ok(()) => Ok(read(intake)),
+                Err(Refused::Report(why, _)) => Err(why),
+                Err(Refused::Malformed(why)) => panic!("{why}"),
+            });
+        }
+        results
+    }
+
+    fn read(intake: &mut Intake) -> String {
+        let chunk = intake.packer().chunk(0, &Arc::default(), NOW, Instant::now()).expect("a report");
+        chunk.told.names.learn(chunk.news.names.iter().cloned());
+        let names = chunk.told.names.known();
+        let readings = chunk.readings_of(&chunk.items[0]).iter();
+        readings.map(|(number, value)| format!("{}={value}", names[*number as usize])).collect::<Vec<_>>().join(" ")
+    }
+
+    fn intake() -> Intake {
+        Intake::new(Arc::new(State::new(1, 10)), None, None, None, 10)
+    }
+
+    /// The order of its metrics was remembered half, and without that one of them came twice.
+    #[test]
+    fn a_report_refused_half_way_leaves_nothing_behind() {
+        let reports: [&[_]; 4] = [
+            &[("cpu", 1.0), ("mem", 2.0)],
+            &[("cpu", 1.0), ("cpu", 1.0), ("x", f64::NAN)],
+            &[("cpu", 1.0), ("cpu", 95.0)],
+            &[("cpu", 1.0), ("no name", 95.0)],
+        ];
+        let mut intake = intake();
+        let seen = taken(&mut intake, &reports);
+        let expected = [Ok("cpu=1 mem=2"), Err(Rejection::NotFinite), Ok("cpu=95"), Err(Rejection::BadName)];
+        assert_eq!(seen, expected.map(|seen| seen.map(str::to_owned)));
+        assert_eq!(intake.packer.n_names(), 2, "names of refused reports are not kept");
+    }
+
+    #[test]
+    fn names_that_are_too_many_begin_anew_and_mean_what_they_say_before_and_after() {
+        let mut intake = intake();
+        let mut n_anew = 0;
+        for round in 0..260 {
+            let names: Vec<_> = (0..MAX_METRICS).map(|n| format!("m-{round}-{n}")).collect();
+            // Long and short reports by turns: their order is remembered in different places.
+            for n_metrics in [MAX_METRICS, 3, MAX_METRICS, 3] {
+                let metrics: Vec<_> = names[..n_metrics].iter().map(|name| (name.as_str(), 0.5)).collect();
+                let expected: Vec<_> = names[..n_metrics].iter().map(|name| format!("{name}=0.5")).collect();
+                assert_eq!(taken(&mut intake, &[&metrics]), [Ok(expected.join(" "))]);
+                n_anew += u32::from(intake.is_full());
+                intake.tidy();
+                assert!(intake.packer.n_names() <= MAX_NAMES);
+            }
+        }
+        // 66,560 names: the 65th report is the first to go past 16,384, and every 65th from there.
+        assert_eq!(n_anew, 4);
+    }
+
+    #[test]
+    fn one_order_is_not_held_against_anothers_and_the_last_of_a_name_counts_in_the_place_of_the_first() {
+        let reports: [&[_]; 6] = [
+            &[("a", 1.0), ("b", 2.0), ("a", 3.0)],
+            &[("a", 4.0), ("b", 5.0), ("a", 6.0)],
+            &[("b", 7.0), ("a", 8.0)],
+            &[("b", 9.0), ("b", 10.0)],
+            &[],
+            &[("a", 11.0), ("b", 12.0)],
+        ];
+        let seen = taken(&mut intake(), &reports).into_iter().map(|seen| seen.expect("valid")).collect::<Vec<_>>();
+        assert_eq!(seen, ["a=3 b=2", "a=6 b=5", "b=7 a=8", "b=10", "", "a=11 b=12"]);
     }
 }

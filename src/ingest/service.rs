@@ -104,7 +104,6 @@ impl<'a> Stream<'a> {
                 () = self.service.stop.cancelled() => break,
                 first = reports.message() => first,
             };
-            self.intake.tidy();
             let mut n_items = 0;
             let mut next = first;
             let (now, arrived) = (Timestamp::now(), Instant::now());
@@ -117,7 +116,7 @@ impl<'a> Stream<'a> {
                     Ok(None) => break Some(Ok(())),
                     Err(status) => break Some(Err(status)),
                 }
-                if n_items >= MAX_CHUNK {
+                if n_items >= MAX_CHUNK || self.intake.is_full() {
                     break None;
                 }
                 // Only what is here already: a report never waits for the next one.
@@ -127,6 +126,7 @@ impl<'a> Stream<'a> {
                 }
             };
             self.dispatch(now, arrived).await?;
+            self.intake.tidy();
             match end {
                 None => {}
                 Some(Ok(())) => break,

@@ -11,7 +11,7 @@ use crate::model::InstanceKey;
 /// Where the state keeps an instance. Others come and go, so that its place is a guess.
 #[derive(Debug)]
 pub struct Seat {
-    /// Whose it is: the state's own key if it has the instance, so that a pointer tells whether the guess is right.
+    /// Whose it is: the state's own key if it had the instance, so that as a rule a pointer tells whether the guess is right.
     pub key: Arc<InstanceKey>,
     /// Its shard among those of the lane.
     pub shard: usize,
