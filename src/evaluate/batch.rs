@@ -26,7 +26,7 @@ use crate::{
     state::{Arrival, Heard, InstanceState, Numbering, Seat, Shard, State},
 };
 
-/// Reports from which on a batch is shared out, with rules at no cost: each [`RULES_PER_REPORT`] rules count as one report
+/// Reports from which on a batch is shared out, with rules at no cost: each 16 rules count as one report
 /// more. A lane alone takes some 0.2 µs a report and 15 ns a rule, and handing a batch to the pool and waiting for it some
 /// 40 µs, which only pays where a core has nothing else to do: a server that both of its lanes and its streams keep busy
 /// spent a third more in all when it shared batches of 1,024 (benches/README.md).
