@@ -12,7 +12,7 @@ use std::{
 };
 
 use gopherwatch::{
-    model::{InstanceKey, Name, Timestamp},
+    model::{InstanceKey, Layout, Name, Readings, Timestamp},
     rules::{Reading, RuleSet, evaluate, parse_file},
     state::{Heard, InstanceState},
 };
@@ -38,10 +38,10 @@ fn rules(n_plain: usize, n_windows: usize) -> RuleSet {
     RuleSet::new(parse_file(&text, None).unwrap().rules.unwrap_or_default(), "bench".to_owned())
 }
 
-/// Instances under these rules, and the names that their reports share.
+/// Instances under these rules, and the metrics that their reports share.
 struct Fleet {
     instances: Vec<InstanceState>,
-    names: [Name; 4],
+    layout: Arc<Layout>,
     rounds: u64,
 }
 
@@ -52,7 +52,11 @@ impl Fleet {
             let plan = rules.plan(&key);
             InstanceState::new(key, plan, Heard::default())
         };
-        Self { instances: (0..n_instances).map(instance).collect(), names: METRICS.map(Name::from), rounds: 0 }
+        Self {
+            instances: (0..n_instances).map(instance).collect(),
+            layout: Arc::new(Layout::new(METRICS.map(Name::from))),
+            rounds: 0,
+        }
     }
 
     /// A report of every instance, a second after the one before.
@@ -61,11 +65,12 @@ impl Fleet {
         let at = Timestamp::from_micros(1_800_000_000_000_000).plus(Duration::from_secs(self.rounds));
         for (n, instance) in self.instances.iter_mut().enumerate() {
             let value = |metric: usize| ((n + metric * 7) as u64 + self.rounds) as f64 % 80.0;
-            let metrics: [(&Name, f64); 4] = std::array::from_fn(|metric| (&self.names[metric], value(metric)));
+            let values: [f64; 4] = std::array::from_fn(value);
+            let metrics = Readings::new(&self.layout, &values);
             let key = instance.key.clone();
             let reading = Reading {
                 key: &key,
-                metrics: &metrics,
+                metrics,
                 at,
                 wire_time: 1,
                 received_at: at,
@@ -74,8 +79,8 @@ impl Fleet {
                 sequence: self.rounds,
             };
             let outcome = evaluate(&instance.progress, &reading);
-            instance.take_readings(&metrics, at, Heard::default());
-            assert!(instance.progress.apply(outcome, &metrics, at).is_empty(), "no rule is ever true");
+            instance.take_readings(metrics, at, Heard::default());
+            assert!(instance.progress.apply(outcome, metrics, at).is_empty(), "no rule is ever true");
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 pub use account::{StreamAccount, Tally};
-pub use pack::{Address, ByName, Names, News, Packer, Reading, Told, Whose};
+pub use pack::{Address, ByName, News, Packer, Told, ToldLayouts, ToldSeats, Whose};
 
 use crate::{
     model::{InstanceKey, Timestamp},
@@ -38,18 +38,18 @@ const METRICS_PER_SLOT: usize = 16;
 /// Room in a lane for turns that hold no slot: the one tick and the one turn of control that may wait.
 const SLOTLESS_TURNS: usize = 2;
 
-/// One valid report, or the sign of life that a refused one still is. Whose it is, and its metrics, are numbers that the
-/// stream has told the lane the names of.
+/// One valid report, or the sign of life that a refused one still is. Whose it is, and which metrics it has, are numbers
+/// that the stream has told the lane the names of.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Item {
     /// The instance's number; of a sign, its place among the signs of the chunk.
     pub instance: u32,
     /// Whether it is only a sign of life.
     pub is_sign: bool,
-    /// Where its readings begin among those of its chunk.
+    /// Its layout's number.
+    pub layout: u32,
+    /// Where its values begin among those of its chunk.
     pub first: u32,
-    /// How many readings it has.
-    pub n_readings: u16,
     /// Whether it is the last one of an orderly stop.
     pub leaving: bool,
     /// Its place in the stream, from 0.
@@ -65,8 +65,8 @@ pub struct Item {
 pub struct Chunk {
     /// The reports; at most [`MAX_CHUNK`].
     pub items: Vec<Item>,
-    /// The readings of all reports, one report's behind another's.
-    pub readings: Vec<Reading>,
+    /// The values of all reports, one report's behind another's.
+    pub values: Vec<f64>,
     /// Whose signs of life those items are that are no reports.
     pub signs: Vec<Arc<InstanceKey>>,
     /// Names that the lane has not been told yet.
@@ -83,17 +83,12 @@ pub struct Chunk {
 
 impl Chunk {
     fn weight(&self) -> usize {
-        self.items.len() + self.readings.len() / METRICS_PER_SLOT
+        self.items.len() + self.values.len() / METRICS_PER_SLOT
     }
 
     /// How many reports are in it that wait for a decision.
     pub fn n_reports(&self) -> usize {
         self.items.len() - self.signs.len()
-    }
-
-    /// The readings of one of its reports.
-    pub fn readings_of(&self, item: &Item) -> &[Reading] {
-        &self.readings[item.first as usize..][..usize::from(item.n_readings)]
     }
 
     /// When the readings of one of its reports were taken; when it was read if it does not say.

@@ -35,7 +35,7 @@ use crate::{
     journal::{Entry, Snapshot},
     model::{InstanceKey, Timestamp},
     rules::{RuleRecord, RuleSet},
-    state::{Hearing, State},
+    state::{Hearing, Layouts, State},
     stats::Stats,
 };
 
@@ -134,13 +134,14 @@ pub(crate) struct Lane {
     hearing: Hearing,
     last_tick: Instant,
     twins: Twins,
+    layouts: Layouts,
 }
 
 impl Lane {
     pub(crate) fn new(lane_idx: usize, shared: Shared, rules: &Arc<RuleSet>, now: Instant) -> Self {
         let in_force = InForce::new(rules, &shared.stats);
         let (hearing, twins) = (Hearing::starting(now), Twins::new(now));
-        Self { lane_idx, shared, in_force, hearing, last_tick: now, twins }
+        Self { lane_idx, shared, in_force, hearing, last_tick: now, twins, layouts: Layouts::default() }
     }
 
     fn run(mut self, queue: &LaneQueue) {
@@ -204,7 +205,7 @@ impl Lane {
         let n_busy = self.shared.n_busy.fetch_add(1, Ordering::Relaxed) + 1;
         let others_rest = n_busy == 1 || n_busy < state.n_lanes();
         let work = batch::Work { state, rules: &self.in_force.rules, chunks, now, parallel_from, others_rest };
-        let done = work.run(self.lane_idx, &self.shared.pool);
+        let done = work.run(self.lane_idx, &mut self.layouts, &self.shared.pool);
         self.shared.n_busy.fetch_sub(1, Ordering::Relaxed);
         stats.turns.inc_by(chunks.len() as u64);
         if done.parallel {
@@ -224,8 +225,10 @@ impl Lane {
                 stats.note_rule_error(&rule.name, format!("panicked on a report of {key}: {message}"));
             }
         }
-        for (counter, n) in self.in_force.evaluations.iter().zip(done.evaluations).filter(|(_, n)| *n > 0) {
-            counter.inc_by(n);
+        for (counter, n) in self.in_force.evaluations.iter().zip(done.evaluations) {
+            if n + done.n_by_all > 0 {
+                counter.inc_by(n + done.n_by_all);
+            }
         }
         for key in done.restarted {
             warn!(self.shared.log, "reports without an agent-epoch are numbered from 1 again";
@@ -269,6 +272,7 @@ impl Lane {
             heard: self.hearing.at(now),
             now: time,
         };
+        self.layouts.tidy();
         self.shared.state.note_heard(self.lane_idx, look.heard);
         let done = look.run(self.lane_idx, &self.shared.pool);
         self.shared.stats.alerts_raised.inc_by(done.n_raised);

@@ -5,6 +5,7 @@
 
 mod accept;
 mod intake;
+mod layouts;
 mod metadata;
 mod service;
 

@@ -6,6 +6,7 @@
 mod address;
 mod alert;
 mod instance;
+mod readings;
 mod reject;
 mod timestamp;
 mod wall_clock;
@@ -14,7 +15,8 @@ pub use address::is_internal;
 pub use alert::{
     Alert, Event, EventKind, Evidence, EvidencePoint, LifeEvent, MAX_LIFE_EVENTS, RaiseId, ResolveReason, Severity,
 };
-pub use instance::{InstanceKey, Name, Readings, readings};
+pub use instance::{InstanceKey, Name};
+pub use readings::{Layout, Readings, Row};
 pub use reject::Rejection;
 pub use timestamp::Timestamp;
 pub use wall_clock::WallClock;

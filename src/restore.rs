@@ -7,7 +7,7 @@ use crate::{
     journal::{Entry, RestoredInstance, Snapshot},
     model::{Event, EventKind, Timestamp},
     rules::RuleSet,
-    state::{Heard, InstanceState, Known, Marks, Presence, Silence, State, WindowRows},
+    state::{Heard, InstanceState, Latest, Layouts, Marks, Presence, Silence, State, WindowRows},
 };
 
 /// What was restored.
@@ -24,8 +24,9 @@ pub struct Restored {
 /// Puts the instances into the state, as if they had just been heard: time in which the server was down is not theirs.
 pub fn restore(instances: Vec<RestoredInstance>, rules: &RuleSet, state: &State, now: Timestamp) -> Restored {
     let mut restored = Restored { n_instances: instances.len(), ..Restored::default() };
+    let mut layouts = Layouts::default();
     for from in instances {
-        let (mut instance, events) = instance(from, rules, now);
+        let (mut instance, events) = instance(from, rules, &mut layouts, now);
         restored.n_firing += instance.progress.firing.len();
         if !events.is_empty() {
             restored.entry.snapshots.push(Snapshot::of(&mut instance));
@@ -43,11 +44,14 @@ pub fn restate(state: &State) -> Entry {
 }
 
 /// One instance under the rules of today, and what they make of its alerts.
-fn instance(from: RestoredInstance, rules: &RuleSet, now: Timestamp) -> (InstanceState, Vec<Event>) {
+fn instance(
+    from: RestoredInstance,
+    rules: &RuleSet,
+    layouts: &mut Layouts,
+    now: Timestamp,
+) -> (InstanceState, Vec<Event>) {
     let mut instance = InstanceState::new(from.key.clone(), rules.plan(&from.key), Heard::default());
-    instance.report = 1;
-    let known = |(name, value, fresh)| Known { name, value, report: u32::from(fresh) };
-    instance.metrics = from.metrics.into_iter().map(known).collect();
+    instance.latest = Latest::restored(&from.metrics, layouts);
     instance.read_at = from.read_at;
     instance.last_seen = from.last_seen;
     instance.skew_nanos = from.skew_nanos;

@@ -16,6 +16,7 @@ mod plan;
 mod progress;
 mod range;
 mod receiver;
+mod sieve;
 mod suggest;
 mod summary;
 mod text;
@@ -31,13 +32,14 @@ use parking_lot::RwLock;
 
 pub use clock::Clock;
 pub use condition::{Comparator, Comparison, Condition, Facts, Held, Operator, Term, Truth, Unknown, When, Window};
-pub use evaluate::{Hush, Reading, evaluate, evaluate_one, look};
+pub use evaluate::{Hush, Reading, evaluate, evaluate_one, evaluate_sifted, look};
 pub use explain::{Compared, Explanation, Reason, Situation, explain};
 pub use fault::{FileError, Location};
 pub use file::{FileContent, parse_file};
 pub use plan::{Plan, WindowsOf};
 pub use progress::{Carried, Firing, Outcome, Pending, Progress, SeriesPart, Trail};
 pub use receiver::{MAX_RECEIVERS, ReceiverConfig, Way, WebhookConfig};
+pub use sieve::{Sieve, Sifting};
 pub use suggest::{misspelt_metric, nearest};
 pub use summary::Summary;
 pub use warnings::{Doubt, Warning, warnings};
@@ -195,6 +197,8 @@ pub struct RuleSet {
     pub source: String,
     /// Who can be told of their alerts.
     pub receivers: Arc<[ReceiverConfig]>,
+    /// What passes over reports that make none of the rules true.
+    pub sieve: Arc<Sieve>,
     /// The plan of an instance that every rule looks at: most are such, and they share it.
     everything: Arc<Plan>,
     /// The plan of the server's own accounts.
@@ -210,7 +214,8 @@ impl RuleSet {
         let placed = rules.into_iter().enumerate().map(|(place, rule)| Arc::new(Rule { place, ..rule }));
         let rules: Vec<_> = placed.collect();
         let everything = Arc::new(Plan::new(rules.clone()));
-        Self { rules, source, receivers: Arc::default(), everything, accounts: accounts() }
+        let sieve = Arc::new(Sieve::new(&rules));
+        Self { rules, source, receivers: Arc::default(), sieve, everything, accounts: accounts() }
     }
 
     /// What a file says, which is called `source`; where it has no rules, the built-in ones hold.
@@ -237,6 +242,11 @@ impl RuleSet {
     pub fn built_in(record: Option<Record>) -> Self {
         let rules = parse_file(BUILT_IN, record).expect("the built-in rules are valid, which a test shows");
         Self::new(rules.rules.unwrap_or_default(), Self::BUILT_IN.to_owned())
+    }
+
+    /// Whether it is the plan of an instance that every rule in force looks at.
+    pub fn is_all(&self, plan: &Arc<Plan>) -> bool {
+        Arc::ptr_eq(plan, &self.everything)
     }
 
     /// What is to be remembered of the rules for the next load.

@@ -4,6 +4,8 @@
 //! need shard by shard and hold no lock while they serialise.
 
 mod instance;
+mod latest;
+mod layouts;
 mod life;
 mod marks;
 mod presence;
@@ -23,7 +25,9 @@ use indexmap::IndexMap;
 use parking_lot::RwLock;
 use uuid::Uuid;
 
-pub use instance::{InstanceState, Known, WindowRows};
+pub use instance::{InstanceState, WindowRows};
+pub use latest::Latest;
+pub use layouts::{LaneLayout, Layouts};
 pub use life::{Arrival, Deadlines};
 pub use marks::{Mark, Marks, Numbering};
 pub use presence::{Heard, Hearing, Presence, Silence, TICK_EVERY};

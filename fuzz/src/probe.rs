@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::gopherwatch::{
-    model::{Event, InstanceKey, Name, Timestamp, readings},
+    model::{Event, InstanceKey, Name, Row, Timestamp},
     rules::{Hush, Progress, Reading, Rule, RuleSet, evaluate, look, parse_file},
 };
 
@@ -99,10 +99,10 @@ fn play(rules: Vec<Rule>) -> Vec<Event> {
             .filter(|place| present(*place))
             .map(|place| (names[place].clone(), value(place)))
             .collect();
-        let metrics = readings(&metrics);
+        let metrics = Row::new(&metrics);
         let reading = Reading {
             key: &key,
-            metrics: &metrics,
+            metrics: metrics.readings(),
             at,
             wire_time: at.as_nanos().unsigned_abs(),
             received_at: at,
@@ -111,7 +111,7 @@ fn play(rules: Vec<Rule>) -> Vec<Event> {
             sequence,
         };
         let outcome = evaluate(&progress, &reading);
-        events.extend(progress.apply(outcome, &metrics, at));
+        events.extend(progress.apply(outcome, metrics.readings(), at));
         let lacking = |_: &str| Some(Duration::from_secs(seconds));
         let hush = Hush { silent: Duration::from_secs(20), patience: Duration::from_secs(30), lacking: &lacking };
         let outcome = look(&progress, &key, Some(hush), at);

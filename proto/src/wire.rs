@@ -45,21 +45,60 @@ pub struct Report {
     /// Whether it is the last one of an orderly stop.
     pub leaving: bool,
     metrics: Vec<(Span, f64)>,
+    /// How far the message has been read.
+    at: u32,
+    /// Whether it has been said whose it is.
+    is_named: bool,
 }
 
 impl Report {
     /// Reads `message`. Names are not looked at: see [`Self::check_names`].
     pub fn read(&mut self, message: &[u8]) -> Result<(), Malformed> {
+        self.begin(message)?;
+        self.finish(message).map(drop)
+    }
+
+    /// Reads what stands before the first metric of `message`: with most senders all but the metrics. They are to be read
+    /// by [`Self::finish`] or, from the [`Self::rest`], by somebody who knows which they are.
+    pub fn begin(&mut self, message: &[u8]) -> Result<(), Malformed> {
         self.metrics.clear();
         (self.service, self.instance) = (0..0, 0..0);
         (self.time_unix_nano, self.sequence, self.leaving) = (0, 0, false);
+        self.at = 0;
+        self.fields(message, |next| next == METRIC)
+    }
+
+    /// What has not been read.
+    pub fn rest<'a>(&self, message: &'a [u8]) -> &'a [u8] {
+        &message[self.at as usize..]
+    }
+
+    /// Reads the rest; whether that said anything of whose the report is.
+    pub fn finish(&mut self, message: &[u8]) -> Result<bool, Malformed> {
+        self.is_named = false;
+        self.fields(message, |_| false)?;
+        Ok(self.is_named)
+    }
+
+    /// Reads fields up to one that begins with a byte that `is_end` knows.
+    #[inline]
+    fn fields(&mut self, message: &[u8], is_end: impl Fn(u8) -> bool) -> Result<(), Malformed> {
         // Places are kept in 32 bits; gRPC's own length has no more.
         let end = u32::try_from(message.len()).map_err(|_| Malformed::Truncated)?;
-        let mut reader = Reader { message, at: 0, end };
-        while reader.at < reader.end {
+        let mut reader = Reader { message, at: self.at, end };
+        while let Some(next) = message.get(reader.at as usize) {
+            if is_end(*next) {
+                break;
+            }
             match reader.key()? {
-                (1, LENGTH) => reader.name(&mut self.service)?,
-                (2, LENGTH) => reader.name(&mut self.instance)?,
+                (1, LENGTH) => {
+                    self.is_named = true;
+                    reader.name(&mut self.service)?;
+                }
+                (2, LENGTH) => {
+                    self.is_named = true;
+                    reader.name(&mut self.instance)?;
+                }
                 (3, FIXED64) => self.time_unix_nano = u64::from_le_bytes(reader.eight()?),
                 (4, VARINT) => self.sequence = reader.varint()?,
                 (5, LENGTH) => {
@@ -71,6 +110,7 @@ impl Report {
                 (field, kind) => reader.skip(field, kind, MAX_DEPTH)?,
             }
         }
+        self.at = reader.at;
         Ok(())
     }
 
@@ -121,6 +161,66 @@ const LENGTH: u8 = 2;
 const GROUP: u8 = 3;
 const END_GROUP: u8 = 4;
 const FIXED32: u8 = 5;
+
+/// How a metric begins in a report; its name and value in the metric.
+const METRIC: u8 = 5 << 3 | LENGTH;
+const NAME: u8 = 1 << 3 | LENGTH;
+const VALUE: u8 = 2 << 3 | FIXED64;
+
+/// The metrics of a report as nearly everybody writes them: one behind the other, each with its name and its value, which
+/// is left out when it is 0. Where it fits, they are read in one look, and no name is looked up.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// The names as they stand on the wire, one behind the other.
+    names: Box<[u8]>,
+    /// Where each of them ends.
+    ends: Box<[u16]>,
+}
+
+impl Template {
+    /// For metrics of these names; `None`: there are too many of them, or one is too long for this.
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
+        let (mut text, mut ends) = (Vec::new(), Vec::new());
+        for name in names {
+            // The length of the metric with its value must fit into one byte.
+            let n_bytes = u8::try_from(name.len()).ok().filter(|n| n + NAME_HEAD + VALUE_BYTES < 0x80)?;
+            text.extend([NAME, n_bytes]);
+            text.extend(name);
+            ends.push(u16::try_from(text.len()).ok()?);
+        }
+        Some(Self { names: text.into(), ends: ends.into() })
+    }
+
+    /// Reads metrics that make up all of `rest`; false: they do not fit, and nothing is known of them.
+    pub fn read(&self, rest: &[u8], values: &mut Vec<f64>) -> bool {
+        values.clear();
+        let (mut rest, mut from) = (rest, 0);
+        for &end in &self.ends {
+            let name = &self.names[from..usize::from(end)];
+            from = usize::from(end);
+            let Some((&[METRIC, n_bytes], behind)) = rest.split_first_chunk() else { return false };
+            let Some((theirs, behind)) = behind.split_at_checked(name.len()) else { return false };
+            if theirs != name {
+                return false;
+            }
+            rest = behind;
+            match usize::from(n_bytes).checked_sub(name.len()) {
+                Some(0) => values.push(0.0),
+                Some(9) => {
+                    let Some((&[VALUE, value @ ..], behind)) = rest.split_first_chunk::<9>() else { return false };
+                    values.push(f64::from_le_bytes(value));
+                    rest = behind;
+                }
+                _ => return false,
+            }
+        }
+        rest.is_empty()
+    }
+}
+
+/// Bytes of a metric before its name, and those of its value.
+const NAME_HEAD: u8 = 2;
+const VALUE_BYTES: u8 = 9;
 
 /// Reads a message, or a message within it, from the front.
 struct Reader<'a> {
@@ -219,7 +319,7 @@ impl Reader<'_> {
         let (head, bytes) = bytes.split_first_chunk::<2>()?;
         let (rest, value) = bytes.split_last_chunk::<8>()?;
         let (key, name) = rest.split_last()?;
-        let is_usual = *head == [1 << 3 | LENGTH, name.len() as u8] && name.len() < 0x80 && *key == 2 << 3 | FIXED64;
+        let is_usual = *head == [NAME, name.len() as u8] && name.len() < 0x80 && *key == VALUE;
         is_usual.then(|| (start + 2..start + 2 + name.len() as u32, f64::from_le_bytes(*value)))
     }
 

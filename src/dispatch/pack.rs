@@ -1,26 +1,21 @@
-//! What one stream gives the lanes: an instance or a metric is told a lane by name once, and then goes by its number.
+//! What one stream gives the lanes: an instance, or the metrics of a report, are told a lane by name once, and then go by
+//! a number.
 //!
 //! A report so costs its lane no name, no allocation and no count of references that two threads would share.
 
-use std::{collections::HashMap, convert::Infallible, mem, sync::Arc, time::Instant};
+use std::{collections::HashMap, mem, sync::Arc, time::Instant};
 
-use indexmap::IndexSet;
 use parking_lot::Mutex;
 
 use super::{Chunk, Item, StreamAccount};
 use crate::{
-    model::{InstanceKey, Name, Timestamp},
-    state::Seat,
+    model::{InstanceKey, Layout, Name, Row, Timestamp},
+    rules::Sieve,
+    state::{LaneLayout, Seat},
 };
 
-/// Random, so that no sender can know which names collide.
-type Seed = foldhash::fast::RandomState;
-
-/// Readings for which room is made before they come.
-const MAX_READINGS_AHEAD: usize = 4_096;
-
-/// A metric's number in its stream, and its value.
-pub type Reading = (u32, f64);
+/// Values for which room is made before they come.
+const MAX_VALUES_AHEAD: usize = 4_096;
 
 /// Where a stream's reports of one instance go: its lane, and its number there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,57 +39,50 @@ pub enum Whose<'a> {
 #[derive(Debug)]
 pub struct Packer {
     lanes: Vec<Open>,
-    names: Names,
+    layouts: Vec<Arc<Layout>>,
 }
-
-/// Metrics by name, each at the place of its number.
-pub type Names = IndexSet<Name, Seed>;
 
 /// What the next chunk of a lane is made of.
 #[derive(Debug, Default)]
 struct Open {
     items: Vec<Item>,
-    readings: Vec<Reading>,
+    values: Vec<f64>,
     signs: Vec<Arc<InstanceKey>>,
     instances: Vec<Arc<InstanceKey>>,
     told: Told,
-    /// How many instances and names the lane has been told, or will be with this chunk.
+    /// How many instances and layouts the lane has been told, or will be with this chunk.
     n_instances: u32,
-    n_names: usize,
-    /// How many there were last time: a busy stream brings about as many again.
+    n_layouts: usize,
+    /// How many items and values there were last time: a busy stream brings about as many again.
     n_last: (usize, usize),
 }
 
 impl Packer {
     /// Nothing told and nothing packed yet.
     pub fn new(n_lanes: usize) -> Self {
-        Self { lanes: (0..n_lanes).map(|_| Open::default()).collect(), names: Names::default() }
+        Self { lanes: (0..n_lanes).map(|_| Open::default()).collect(), layouts: Vec::new() }
     }
 
-    /// How many metrics have a number.
-    pub fn n_names(&self) -> usize {
-        self.names.len()
+    /// Gives a layout its number. Lanes are told of it with their next chunk.
+    pub fn add_layout(&mut self, layout: Arc<Layout>) -> u32 {
+        self.layouts.push(layout);
+        number(self.layouts.len() - 1)
     }
 
-    /// Forgets all metrics' names. Not while a report is being packed: its numbers would mean nothing.
-    pub fn forget_names(&mut self) {
-        self.names.clear();
+    /// Forgets all layouts. Not while reports are packed: their numbers would mean nothing.
+    pub fn forget_layouts(&mut self) {
+        self.layouts.clear();
         for lane in &mut self.lanes {
             // What is packed goes by the old numbers.
-            assert!(lane.items.is_empty(), "names are forgotten between chunks");
-            lane.n_names = 0;
-            lane.told.names = Arc::default();
+            assert!(lane.items.is_empty(), "layouts are forgotten between chunks");
+            lane.n_layouts = 0;
+            lane.told.layouts = Arc::default();
         }
     }
 
-    /// Packs a report with the readings that `fill` adds; its item's instance and place among the readings are filled
-    /// in here. An error of `fill` is given on; then nothing is packed, and no name has a new number. Answers the address for the instance's next one.
-    pub fn put<E>(
-        &mut self,
-        whose: Whose<'_>,
-        item: Item,
-        fill: impl FnOnce(&mut Vec<Reading>, &mut Names) -> Result<(), E>,
-    ) -> Result<Address, E> {
+    /// Packs a report of these values, one for each metric of its layout; its item's instance, and place among the
+    /// values, are filled in here. Answers the address for the instance's next one.
+    pub fn put(&mut self, whose: Whose<'_>, item: Item, values: &[f64]) -> Address {
         let lane_idx = match whose {
             Whose::Known(address) => address.lane_idx as usize,
             Whose::New(lane_idx, _) => lane_idx,
@@ -103,16 +91,8 @@ impl Packer {
         if lane.items.capacity() == 0 {
             // Only now: a stream that waits for its next report keeps no room for it.
             lane.items.reserve_exact(lane.n_last.0);
-            lane.readings.reserve_exact(lane.n_last.1.min(MAX_READINGS_AHEAD));
+            lane.values.reserve_exact(lane.n_last.1.min(MAX_VALUES_AHEAD));
         }
-        let (first, n_names) = (lane.readings.len(), self.names.len());
-        if let Err(err) = fill(&mut lane.readings, &mut self.names) {
-            lane.readings.truncate(first);
-            // The lanes have not been told them yet.
-            self.names.truncate(n_names);
-            return Err(err);
-        }
-        let n_readings = u16::try_from(lane.readings.len() - first).expect("a report has 256 readings at most");
         let instance = match whose {
             Whose::Known(address) => address.instance,
             Whose::New(_, key) => {
@@ -121,8 +101,9 @@ impl Packer {
                 lane.n_instances - 1
             }
         };
-        lane.items.push(Item { instance, first: number(first), n_readings, ..item });
-        Ok(Address { lane_idx: number(lane_idx), instance })
+        lane.items.push(Item { instance, first: number(lane.values.len()), ..item });
+        lane.values.extend_from_slice(values);
+        Address { lane_idx: number(lane_idx), instance }
     }
 
     /// Packs the sign of life that a refused report is.
@@ -144,13 +125,13 @@ impl Packer {
         if lane.items.is_empty() {
             return None;
         }
-        lane.n_last = (lane.items.len(), lane.readings.len());
-        let names = self.names.get_range(lane.n_names..).map_or_else(Vec::new, |names| names.iter().cloned().collect());
-        lane.n_names = self.names.len();
-        let news = News { names, instances: mem::take(&mut lane.instances) };
+        lane.n_last = (lane.items.len(), lane.values.len());
+        let layouts = self.layouts[lane.n_layouts..].to_vec();
+        lane.n_layouts = self.layouts.len();
+        let news = News { layouts, instances: mem::take(&mut lane.instances) };
         Some(Box::new(Chunk {
             items: mem::take(&mut lane.items),
-            readings: mem::take(&mut lane.readings),
+            values: mem::take(&mut lane.values),
             signs: mem::take(&mut lane.signs),
             news,
             told: lane.told.clone(),
@@ -162,48 +143,66 @@ impl Packer {
 }
 
 fn number(place: usize) -> u32 {
-    u32::try_from(place).expect("a stream's instances, names and readings are capped far below")
+    u32::try_from(place).expect("a stream's instances, layouts and values are capped far below")
 }
 
-/// Names that a lane is told with a chunk, in the order of their numbers.
+/// What a lane is told with a chunk, in the order of the numbers.
 #[derive(Debug, Default)]
 pub struct News {
-    /// Metrics.
-    pub names: Vec<Name>,
+    /// Layouts of reports.
+    pub layouts: Vec<Arc<Layout>>,
     /// Instances.
     pub instances: Vec<Arc<InstanceKey>>,
 }
 
 /// What one lane has been told by one stream. Numbers only grow: what is known later serves earlier chunks as well. A
-/// stream that forgets its metrics' names begins another list.
+/// stream that forgets its layouts begins another list.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
-    /// The metrics.
-    pub names: Arc<List<Name>>,
+    /// The layouts.
+    pub layouts: Arc<ToldLayouts>,
     /// The instances.
-    pub seats: Arc<List<Seat>>,
+    pub seats: Arc<ToldSeats>,
 }
 
-/// What numbers mean, in their order. One lane alone adds to it and looks into it.
-#[derive(Debug)]
-pub struct List<T>(Mutex<Arc<Vec<T>>>);
+/// The layouts behind their numbers, under the rules of this sieve. One lane alone adds to it and looks into it.
+#[derive(Debug, Default)]
+pub struct ToldLayouts(Mutex<(Arc<Vec<LaneLayout>>, Arc<Sieve>)>);
 
-impl<T> Default for List<T> {
-    fn default() -> Self {
-        Self(Mutex::default())
+impl ToldLayouts {
+    /// Adds what is told; all are under the rules of `sieve` from then on. They are copied as a whole if somebody still has
+    /// them as they were.
+    pub fn learn(&self, news: impl ExactSizeIterator<Item = Arc<Layout>>, sieve: &Arc<Sieve>) {
+        let (known, under) = &mut *self.0.lock();
+        if !Arc::ptr_eq(under, sieve) {
+            *under = sieve.clone();
+            Arc::make_mut(known).iter_mut().for_each(|layout| layout.adopt(sieve));
+        }
+        if news.len() > 0 {
+            Arc::make_mut(known).extend(news.map(|layout| LaneLayout::new(layout, sieve)));
+        }
+    }
+
+    /// All that has been told.
+    pub fn known(&self) -> Arc<Vec<LaneLayout>> {
+        self.0.lock().0.clone()
     }
 }
 
-impl<T: Clone> List<T> {
-    /// Adds what is told. It is copied as a whole if somebody still has it as it was.
-    pub fn learn(&self, news: impl ExactSizeIterator<Item = T>) {
+/// The instances behind their numbers. One lane alone adds to it and looks into it.
+#[derive(Debug, Default)]
+pub struct ToldSeats(Mutex<Arc<Vec<Seat>>>);
+
+impl ToldSeats {
+    /// Adds what is told. They are copied as a whole if somebody still has them as they were.
+    pub fn learn(&self, news: impl ExactSizeIterator<Item = Seat>) {
         if news.len() > 0 {
             Arc::make_mut(&mut self.0.lock()).extend(news);
         }
     }
 
     /// All that has been told.
-    pub fn known(&self) -> Arc<Vec<T>> {
+    pub fn known(&self) -> Arc<Vec<Seat>> {
         self.0.lock().clone()
     }
 }
@@ -212,23 +211,27 @@ impl<T: Clone> List<T> {
 #[derive(Debug)]
 pub struct ByName {
     packer: Packer,
+    layouts: HashMap<Arc<Layout>, u32>,
     addresses: HashMap<Arc<InstanceKey>, Address>,
 }
 
 impl ByName {
     /// Nothing packed yet.
     pub fn new(n_lanes: usize) -> Self {
-        Self { packer: Packer::new(n_lanes), addresses: HashMap::new() }
+        Self { packer: Packer::new(n_lanes), layouts: HashMap::new(), addresses: HashMap::new() }
     }
 
-    /// Packs a report of `key`, whose lane it is. The item's instance and readings are filled in.
+    /// Packs a report of `key`, whose lane it is. The item's instance, layout and values are filled in.
     pub fn put(&mut self, lane_idx: usize, key: &Arc<InstanceKey>, item: Item, metrics: &[(Name, f64)]) {
-        let fill = |readings: &mut Vec<Reading>, names: &mut Names| {
-            readings.extend(metrics.iter().map(|(name, value)| (number(names.insert_full(name.clone()).0), *value)));
-            Ok::<_, Infallible>(())
-        };
+        let row = Row::new(metrics);
+        let readings = row.readings();
+        let packer = &mut self.packer;
+        let layout = *self
+            .layouts
+            .entry(readings.layout().clone())
+            .or_insert_with(|| packer.add_layout(readings.layout().clone()));
         let whose = self.addresses.get(key).map_or(Whose::New(lane_idx, key), |address| Whose::Known(*address));
-        let Ok(address) = self.packer.put(whose, item, fill);
+        let address = packer.put(whose, Item { layout, ..item }, readings.values());
         self.addresses.insert(key.clone(), address);
     }
 

@@ -21,9 +21,9 @@ use rayon::{
 use crate::{
     dispatch::{Chunk, Item, Tally},
     journal::Snapshot,
-    model::{Event, EventKind, InstanceKey, Name, Readings, Rejection, Timestamp},
-    rules::{Progress, Reading, Rule, RuleSet, evaluate, evaluate_one},
-    state::{Arrival, Heard, InstanceState, Numbering, Seat, Shard, State},
+    model::{Event, EventKind, InstanceKey, Readings, Rejection, Timestamp},
+    rules::{Progress, Reading, Rule, RuleSet, evaluate_one, evaluate_sifted},
+    state::{Arrival, Heard, InstanceState, LaneLayout, Layouts, Numbering, Seat, Shard, State},
 };
 
 /// Reports from which on a batch is shared out, with rules at no cost: each 16 rules count as one report
@@ -33,6 +33,9 @@ use crate::{
 pub const PARALLEL_FROM: usize = 4_096;
 /// See [`PARALLEL_FROM`].
 const RULES_PER_REPORT: usize = 16;
+/// Reports whose instances are looked at before the first of them is worked on. Their memory then comes at one time: a core
+/// waits for some ten lines of it at once.
+const LOOK_AHEAD: usize = 8;
 /// Reports that a lane alone takes before it lets the readers of its shards in.
 const MAX_UNDER_LOCK: usize = 256;
 
@@ -58,7 +61,9 @@ pub(super) struct Done {
     pub(super) rejected: BTreeMap<Rejection, u64>,
     pub(super) firing_delta: i64,
     pub(super) panics: Vec<Panic>,
-    /// How often each rule was evaluated, by its place among the rules in force.
+    /// How many reports were held against all rules in force.
+    pub(super) n_by_all: u64,
+    /// How often each rule was evaluated beside these, by its place among the rules in force.
     pub(super) evaluations: Vec<u64>,
     pub(super) restarted: Vec<Arc<InstanceKey>>,
     /// Those that went back to a numbering which another one had followed, each time.
@@ -90,17 +95,17 @@ struct Part {
 struct Named<'a> {
     chunk: &'a Chunk,
     seats: &'a [Seat],
-    readings: Vec<(&'a Name, f64)>,
+    layouts: &'a [LaneLayout],
 }
 
 impl<'a> Named<'a> {
-    fn new(chunk: &'a Chunk, names: &'a [Name], seats: &'a [Seat]) -> Self {
-        let readings = chunk.readings.iter().map(|(number, value)| (&names[*number as usize], *value)).collect();
-        Self { chunk, seats, readings }
-    }
-
     fn seat(&self, item: &Item) -> &'a Seat {
         &self.seats[item.instance as usize]
+    }
+
+    /// The seat of whose report it is; `None`: it is no report.
+    fn seat_of(&self, item: &Item) -> Option<&'a Seat> {
+        (!item.is_sign).then(|| self.seat(item))
     }
 
     fn shard_of(&self, item: &Item) -> usize {
@@ -111,21 +116,28 @@ impl<'a> Named<'a> {
         }
     }
 
-    fn readings_of(&self, item: &Item) -> &Readings<'a> {
-        &self.readings[item.first as usize..][..usize::from(item.n_readings)]
+    fn layout(&self, item: &Item) -> &'a LaneLayout {
+        &self.layouts[item.layout as usize]
+    }
+
+    fn readings_of(&self, item: &Item) -> Readings<'a> {
+        let layout = self.layout(item);
+        layout.readings(&self.chunk.values[item.first as usize..][..layout.n_values()])
     }
 }
 
 impl Work<'_> {
-    pub(super) fn run(&self, lane_idx: usize, pool: &ThreadPool) -> Done {
+    pub(super) fn run(&self, lane_idx: usize, layouts: &mut Layouts, pool: &ThreadPool) -> Done {
         let shards = self.state.shards_of_lane(lane_idx);
         // All news first: a list that somebody reads is copied with each further chunk that adds to it.
         for chunk in self.chunks {
-            chunk.told.names.learn(chunk.news.names.iter().cloned());
+            let shared = chunk.news.layouts.iter().map(|layout| layouts.share(layout.clone()));
+            chunk.told.layouts.learn(shared, &self.rules.sieve);
             chunk.told.seats.learn(chunk.news.instances.iter().map(|key| self.state.seat(lane_idx, key)));
         }
-        let known: Vec<_> = self.chunks.iter().map(|c| (c.told.names.known(), c.told.seats.known())).collect();
-        let chunks: Vec<_> = self.chunks.iter().zip(&known).map(|(chunk, (n, s))| Named::new(chunk, n, s)).collect();
+        let known: Vec<_> = self.chunks.iter().map(|c| (c.told.seats.known(), c.told.layouts.known())).collect();
+        let chunks = self.chunks.iter().zip(&known);
+        let chunks: Vec<_> = chunks.map(|(chunk, (seats, layouts))| Named { chunk, seats, layouts }).collect();
         let n_items: usize = self.chunks.iter().map(|chunk| chunk.items.len()).sum();
         let weight = n_items * (1 + self.rules.rules.len() / RULES_PER_REPORT);
         let parallel = weight >= self.parallel_from && self.others_rest && pool.current_num_threads() > 1;
@@ -150,6 +162,11 @@ impl Work<'_> {
         let mut n_under_lock = 0;
         for (chunk_idx, named) in chunks.iter().enumerate() {
             for (item_idx, item) in named.chunk.items.iter().enumerate() {
+                if item_idx % LOOK_AHEAD == 0 {
+                    for seat in named.chunk.items[item_idx..].iter().take(LOOK_AHEAD).filter_map(|i| named.seat_of(i)) {
+                        locked[seat.shard].iter().for_each(|shard| seat.touch(shard));
+                    }
+                }
                 if n_under_lock == MAX_UNDER_LOCK {
                     n_under_lock = 0;
                     locked.fill_with(|| None);
@@ -192,9 +209,13 @@ impl Work<'_> {
         let work: Vec<_> = locked.iter_mut().map(|(shard, positions)| (&mut **shard, *positions)).collect();
         let part = |(shard, positions): (&mut Shard, &Vec<Position>)| {
             let mut part = Part { done: self.nothing_done(), events: Vec::new(), changed: Vec::new() };
-            for &position in positions {
-                let named = &chunks[position.0];
-                self.item(shard, named, &named.chunk.items[position.1], position, &mut part);
+            for positions in positions.chunks(LOOK_AHEAD) {
+                let items = positions.iter().map(|position| (&chunks[position.0], position.1));
+                let items = items.map(|(named, item_idx)| (named, &named.chunk.items[item_idx]));
+                items.clone().filter_map(|(named, item)| named.seat_of(item)).for_each(|seat| seat.touch(shard));
+                for ((named, item), &position) in items.zip(positions) {
+                    self.item(shard, named, item, position, &mut part);
+                }
             }
             part.snapshots(|key, take| {
                 shard.get_mut(key).map(take);
@@ -221,6 +242,7 @@ impl Work<'_> {
             return;
         }
         let (chunk, seat, readings) = (named.chunk, named.seat(item), named.readings_of(item));
+        let sifting = named.layout(item).sifting();
         let key = &seat.key;
         let tally = &mut part.done.tallies[position.0];
         let mut reject = |why, tally: &mut Tally| {
@@ -249,7 +271,9 @@ impl Work<'_> {
             Some(_) | None => return reject(Rejection::InstanceCap, tally),
         };
         instance.last_seen = chunk.received_at;
-        if instance.metrics.len() + readings.len() > MAX_METRICS && instance.n_metrics_with(readings) > MAX_METRICS {
+        if instance.latest.len() + readings.values().len() > MAX_METRICS
+            && instance.latest.n_with(readings) > MAX_METRICS
+        {
             instance.silence.heard_sign(self.now);
             return reject(Rejection::MetricCap, tally);
         }
@@ -266,7 +290,7 @@ impl Work<'_> {
         // The pure part comes first: if it panics, nothing has changed, and only this report is refused.
         let at = chunk.time_of(item);
         let reading = reading(chunk, item, key, readings, at);
-        let verdict = catch_unwind(AssertUnwindSafe(|| evaluate(&instance.progress, &reading)));
+        let verdict = catch_unwind(AssertUnwindSafe(|| evaluate_sifted(&instance.progress, &reading, sifting)));
         let outcome = match verdict {
             Ok(outcome) => outcome,
             Err(panic) => {
@@ -281,9 +305,13 @@ impl Work<'_> {
             part.done.went_back.push(key.clone());
         }
         instance.skew_nanos = chunk.stream.skew_nanos.or(instance.skew_nanos);
-        for rule in &instance.progress.plan.rules {
-            // Rules of the server's own have no place among those in force.
-            part.done.evaluations.get_mut(rule.place).into_iter().for_each(|n| *n += 1);
+        if self.rules.is_all(&instance.progress.plan) {
+            part.done.n_by_all += 1;
+        } else {
+            for rule in &instance.progress.plan.rules {
+                // Rules of the server's own have no place among those in force.
+                part.done.evaluations.get_mut(rule.place).into_iter().for_each(|n| *n += 1);
+            }
         }
         tally.accepted += 1;
         tally.last = Some((item.place, item.sequence));
@@ -324,6 +352,7 @@ impl Done {
         part.rejected.into_iter().for_each(|(why, n)| *self.rejected.entry(why).or_default() += n);
         self.firing_delta += part.firing_delta;
         self.panics.extend(part.panics);
+        self.n_by_all += part.n_by_all;
         self.evaluations.iter_mut().zip(part.evaluations).for_each(|(all, part)| *all += part);
         self.restarted.extend(part.restarted);
         self.went_back.extend(part.went_back);
@@ -334,7 +363,7 @@ fn reading<'a>(
     chunk: &Chunk,
     item: &Item,
     key: &'a Arc<InstanceKey>,
-    metrics: &'a Readings<'a>,
+    metrics: Readings<'a>,
     at: Timestamp,
 ) -> Reading<'a> {
     Reading {

@@ -1,7 +1,7 @@
 //! From the wire's reports to the pipeline's: validation, and names that are told once per stream.
 //!
-//! Agents go through the same instances in the same order, each with the same metrics in the same order. So each name is
-//! held against the one that came next last time, and looked up only where it is another one.
+//! Agents go through the same instances in the same order. So each report is held against the instance that came next
+//! the last time, and looked up only where it is another's.
 
 use std::{
     hash::{Hash, Hasher},
@@ -14,10 +14,10 @@ use gopherwatch_proto::{
     wire::{self, Malformed},
 };
 use indexmap::{Equivalent, IndexMap};
-use smallvec::SmallVec;
 
+use super::layouts::Layouts;
 use crate::{
-    dispatch::{Address, Item, Names, Packer, Reading, Whose},
+    dispatch::{Address, Item, Packer, Whose},
     model::{InstanceKey, Rejection, Timestamp},
     state::State,
 };
@@ -28,11 +28,6 @@ const EPOCH_2000: Timestamp = Timestamp::from_nanos(946_684_800 * 1_000_000_000)
 const END_OF_TIMESTAMP: Timestamp = Timestamp::from_nanos(2_145_916_800 * 1_000_000_000);
 /// How far a reading may lie ahead of the server's clock.
 const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
-/// Metric names remembered for a stream; one with more is made to tell them anew. The last report may go past it.
-const MAX_NAMES: usize = 16_384;
-/// Metrics of a report up to which the instance's own order of them is remembered; of larger ones, the last report's.
-const MAX_OWN_ORDER: usize = 32;
-
 /// Takes the reports of one stream, and packs them.
 pub(super) struct Intake {
     state: Arc<State>,
@@ -47,8 +42,9 @@ pub(super) struct Intake {
     instances: IndexMap<Arc<InstanceKey>, Known, Seed>,
     /// The place of the instance whose report came last.
     last: usize,
-    /// Of the last report with more metrics than an instance's own order has.
-    long_order: Order,
+    layouts: Layouts,
+    /// The values of the report being taken.
+    values: Vec<f64>,
 }
 
 /// Over the keys' own hashes. Who makes names that collide in them has a slow stream, of no more instances than one may
@@ -56,21 +52,13 @@ pub(super) struct Intake {
 type Seed = foldhash::fast::RandomState;
 
 /// What is remembered of an instance.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Known {
     /// The place of the instance whose report came after this one's, the last time.
-    next: usize,
+    next: u32,
+    /// The number of its last report's layout.
+    layout: u32,
     address: Address,
-    order: Order,
-}
-
-/// The metrics of a report, as the next one is likely to have them.
-#[derive(Debug, Default)]
-struct Order {
-    /// Their numbers.
-    metrics: SmallVec<[u32; 4]>,
-    /// Whether there is a name among them that comes twice.
-    repeats: bool,
 }
 
 /// Whose a report is, as its text says.
@@ -124,7 +112,8 @@ impl Intake {
             wire: wire::Report::default(),
             instances: IndexMap::default(),
             last: 0,
-            long_order: Order::default(),
+            layouts: Layouts::default(),
+            values: Vec::new(),
         }
     }
 
@@ -140,74 +129,112 @@ impl Intake {
 
     /// Reads, validates and packs the report at `place` of the stream, which was read at `now`.
     pub(super) fn take(&mut self, message: &[u8], place: u64, now: Timestamp) -> Result<(), Refused> {
-        let mut report = std::mem::take(&mut self.wire);
-        let taken =
-            report.read(message).map_err(Refused::from).and_then(|()| self.report(&report, message, place, now));
+        self.wire.begin(message)?;
+        let mut this = self.find(message);
+        let before = this.map_or_else(|| self.known(self.last), |this| self.known(this)).layout;
+        let expected = self.layouts.expected(before, self.wire.rest(message), &mut self.values);
+        if expected.is_none() && self.wire.finish(message)? {
+            this = self.find(message);
+        }
+        let taken = self.report(message, this, expected, place, now);
         // What is refused for anything else must still be a report: its sender would not see otherwise what is wrong.
-        let taken = match taken {
-            Err(Refused::Report(..)) => report.check_names(message).map_err(Refused::from).and(taken),
+        match taken {
+            Err(Refused::Report(..)) => self.wire.check_names(message).map_err(Refused::from).and(taken),
             taken => taken,
-        };
-        self.wire = report;
-        taken
+        }
     }
 
-    fn report(&mut self, report: &wire::Report, message: &[u8], place: u64, now: Timestamp) -> Result<(), Refused> {
-        let service = match (report.service(message), &self.service_id) {
-            ([], None) => return Err(Refused::Report(Rejection::NoService, None)),
+    /// Whose the report is, as far as it has been read.
+    fn named<'a>(&'a self, message: &'a [u8]) -> Option<Named<'a>> {
+        let service = match (self.wire.service(message), &self.service_id) {
+            ([], None) => return None,
             ([], Some(service_id)) => service_id.as_bytes(),
             (service, _) => service,
         };
-        let instance = match report.instance(message) {
+        let instance = match self.wire.instance(message) {
             [] => DEFAULT_INSTANCE.as_bytes(),
             instance => instance,
         };
-        let named = Named { service, instance };
-        let guess = self.instances.get_index(self.last).map_or(0, |(_, known)| known.next);
-        let this = match self.instances.get_index(guess) {
+        Some(Named { service, instance })
+    }
+
+    /// The place of the instance whose the report is, if the stream has named it before.
+    fn find(&self, message: &[u8]) -> Option<usize> {
+        let named = self.named(message)?;
+        let guess = self.known(self.last).next as usize;
+        match self.instances.get_index(guess) {
             Some((key, _)) if named.equivalent(key) => Some(guess),
             _ => self.instances.get_index_of(&named),
-        };
-        let judged = self.judge(report, now);
-        let wire::Report { time_unix_nano: wire_time, sequence, leaving, .. } = *report;
+        }
+    }
+
+    /// What is known of the instance at this place.
+    fn known(&self, place: usize) -> Known {
+        self.instances.get_index(place).map_or_else(Known::default, |(_, known)| *known)
+    }
+
+    /// Packs a report of the instance at the place `this`, or of a new one.
+    fn report(
+        &mut self,
+        message: &[u8],
+        this: Option<usize>,
+        expected: Option<u32>,
+        place: u64,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        let wire::Report { time_unix_nano: wire_time, sequence, leaving, .. } = self.wire;
         let item = Item { leaving, place, wire_time, sequence, ..Item::default() };
-        let long_order = (report.n_metrics() > MAX_OWN_ORDER).then_some(&mut self.long_order);
-        let this = match this.and_then(|this| Some((this, self.instances.get_index_mut(this)?))) {
-            Some((this, (key, known))) => {
-                let whose = Whose::Known(known.address);
-                let order = long_order.unwrap_or(&mut known.order);
-                let fill = |readings: &mut _, names: &mut _| order.read(report, message, readings, names);
-                let packed = judged.and_then(|()| self.packer.put(whose, item, fill));
-                packed.map_err(|why| Refused::Report(why, Some(key.clone())))?;
+        let judged = self.judge(now);
+        let this = match this {
+            Some(this) => {
+                let before = self.known(this);
+                let layout = judged.and_then(|()| self.layout(message, expected, before.layout));
+                let layout = layout.map_err(|why| Refused::Report(why, self.key(this)))?;
+                self.packer.put(Whose::Known(before.address), Item { layout, ..item }, &self.values);
+                self.instances[this].layout = layout;
                 this
             }
             None => {
+                let named = self.named(message).ok_or(Refused::Report(Rejection::NoService, None))?;
                 let key = Arc::new(named.key().ok_or(Refused::Report(Rejection::BadName, None))?);
                 let room = if self.instances.len() < self.max_instances { Ok(()) } else { Err(Rejection::InstanceCap) };
-                let mut known = Known::default();
-                let order = long_order.unwrap_or(&mut known.order);
-                let fill = |readings: &mut _, names: &mut _| order.read(report, message, readings, names);
+                let layout = judged.and(room).and_then(|()| self.layout(message, expected, u32::MAX));
+                let layout = layout.map_err(|why| Refused::Report(why, Some(key.clone())))?;
                 let whose = Whose::New(self.state.lane_of(&key), &key);
-                let packed = judged.and(room).and_then(|()| self.packer.put(whose, item, fill));
-                match packed {
-                    Ok(address) => self.instances.insert_full(key, Known { address, ..known }).0,
-                    Err(why) => return Err(Refused::Report(why, Some(key))),
-                }
+                let address = self.packer.put(whose, Item { layout, ..item }, &self.values);
+                self.instances.insert_full(key, Known { next: 0, layout, address }).0
             }
         };
         if let Some((_, last)) = self.instances.get_index_mut(self.last) {
-            last.next = this;
+            last.next = u32::try_from(this).unwrap_or(0);
         }
         self.last = this;
         Ok(())
     }
 
+    fn key(&self, place: usize) -> Option<Arc<InstanceKey>> {
+        self.instances.get_index(place).map(|(key, _)| key.clone())
+    }
+
+    /// The number of the report's layout, and its values in that order.
+    fn layout(&mut self, message: &[u8], expected: Option<u32>, before: u32) -> Result<u32, Rejection> {
+        let layout = match expected {
+            Some(expected) => expected,
+            None => self.layouts.of(&self.wire, message, &mut self.values, &mut self.packer)?,
+        };
+        if !self.values.iter().all(|value| value.is_finite()) {
+            return Err(Rejection::NotFinite);
+        }
+        self.layouts.settle(before, layout, &mut self.values);
+        Ok(layout)
+    }
+
     /// Whether a report may be taken whoever it is of.
-    fn judge(&self, report: &wire::Report, now: Timestamp) -> Result<(), Rejection> {
-        if report.n_metrics() > MAX_METRICS {
+    fn judge(&self, now: Timestamp) -> Result<(), Rejection> {
+        if self.wire.n_metrics() > MAX_METRICS {
             return Err(Rejection::TooManyMetrics);
         }
-        self.check_time(report.time_unix_nano, now)
+        self.check_time(self.wire.time_unix_nano, now)
     }
 
     fn check_time(&self, wire_time: u64, now: Timestamp) -> Result<(), Rejection> {
@@ -231,18 +258,18 @@ impl Intake {
         Ok(())
     }
 
-    /// Whether names are to be forgotten before more reports come.
+    /// Whether layouts are to be forgotten before more reports come.
     pub(super) fn is_full(&self) -> bool {
-        self.packer.n_names() > MAX_NAMES
+        self.layouts.is_full()
     }
 
-    /// Forgets names when they are too many, and the room of a report with too many metrics. Call between chunks, before
+    /// Forgets layouts when they are too many, and the room of a report with too many metrics. Call between chunks, before
     /// waiting for more: a stream may be idle for long.
     pub(super) fn tidy(&mut self) {
         if self.is_full() {
-            self.packer.forget_names();
-            self.long_order = Order::default();
-            self.instances.values_mut().for_each(|known| known.order = Order::default());
+            self.packer.forget_layouts();
+            // What is remembered of them elsewhere are guesses.
+            self.layouts = Layouts::default();
         }
         self.wire.shrink(MAX_METRICS);
     }
@@ -256,95 +283,6 @@ impl Named<'_> {
     }
 }
 
-impl Order {
-    /// Adds the readings of a report, each metric once.
-    fn read(
-        &mut self,
-        report: &wire::Report,
-        message: &[u8],
-        readings: &mut Vec<Reading>,
-        names: &mut Names,
-    ) -> Result<(), Rejection> {
-        let read = self.follow(report, message, readings, names);
-        if read.is_err() {
-            // Half of it is this report's, whose names have no numbers: nothing is guessed from it.
-            *self = Self::default();
-        }
-        read
-    }
-
-    fn follow(
-        &mut self,
-        report: &wire::Report,
-        message: &[u8],
-        readings: &mut Vec<Reading>,
-        names: &mut Names,
-    ) -> Result<(), Rejection> {
-        let first = readings.len();
-        let mut is_as_before = self.metrics.len() == report.n_metrics();
-        for (place, (text, value)) in report.metrics(message).enumerate() {
-            if !value.is_finite() {
-                return Err(Rejection::NotFinite);
-            }
-            let guess = self.metrics.get(place).copied();
-            let number = match guess {
-                Some(guess) if names.get_index(guess as usize).is_some_and(|name| name.as_bytes() == text) => guess,
-                _ => {
-                    is_as_before = false;
-                    let number = number_of(names, text).ok_or(Rejection::BadName)?;
-                    match self.metrics.get_mut(place) {
-                        Some(before) => *before = number,
-                        None => self.metrics.push(number),
-                    }
-                    number
-                }
-            };
-            readings.push((number, value));
-        }
-        if !is_as_before {
-            self.metrics.truncate(report.n_metrics());
-            self.repeats = has_repeats(&self.metrics);
-        }
-        if self.repeats {
-            keep_last(readings, first);
-        }
-        Ok(())
-    }
-}
-
-/// The number of this name; `None`: it is no name that we take.
-fn number_of(names: &mut Names, text: &[u8]) -> Option<u32> {
-    let text = std::str::from_utf8(text).ok()?;
-    let place = match names.get_index_of(text) {
-        Some(place) => place,
-        None if is_valid_name(text) => names.insert_full(text.into()).0,
-        None => return None,
-    };
-    u32::try_from(place).ok()
-}
-
-fn has_repeats(metrics: &[u32]) -> bool {
-    let mut sorted: SmallVec<[u32; 16]> = metrics.into();
-    sorted.sort_unstable();
-    sorted.windows(2).any(|two| two[0] == two[1])
-}
-
-/// A metric that comes twice from `first` on: the last one counts, where the first one was.
-fn keep_last(readings: &mut Vec<Reading>, first: usize) {
-    let mut end = first;
-    for place in first..readings.len() {
-        let (number, value) = readings[place];
-        match readings[first..end].iter_mut().find(|(have, _)| *have == number) {
-            Some((_, have)) => *have = value,
-            None => {
-                readings[end] = (number, value);
-                end += 1;
-            }
-        }
-    }
-    readings.truncate(end);
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
@@ -352,7 +290,7 @@ mod tests {
     use gopherwatch_proto::v1;
     use prost::Message as _;
 
-    use super::*;
+    use super::{super::layouts::MAX_NAMES, *};
 
     const NOW: Timestamp = Timestamp::from_nanos(1_800_000_000_000_000_000);
     const DAY: i64 = 86_400 * 1_000_000_000;
@@ -418,10 +356,11 @@ mod tests {
 
     fn read(intake: &mut Intake) -> String {
         let chunk = intake.packer().chunk(0, &Arc::default(), NOW, Instant::now()).expect("a report");
-        chunk.told.names.learn(chunk.news.names.iter().cloned());
-        let names = chunk.told.names.known();
-        let readings = chunk.readings_of(&chunk.items[0]).iter();
-        readings.map(|(number, value)| format!("{}={value}", names[*number as usize])).collect::<Vec<_>>().join(" ")
+        chunk.told.layouts.learn(chunk.news.layouts.iter().cloned(), &Arc::default());
+        let layouts = chunk.told.layouts.known();
+        let item = chunk.items[0];
+        let readings = layouts[item.layout as usize].readings(&chunk.values[item.first as usize..]);
+        readings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
     }
 
     fn intake() -> Intake {
@@ -441,7 +380,7 @@ mod tests {
         let seen = taken(&mut intake, &reports);
         let expected = [Ok("cpu=1 mem=2"), Err(Rejection::NotFinite), Ok("cpu=95"), Err(Rejection::BadName)];
         assert_eq!(seen, expected.map(|seen| seen.map(str::to_owned)));
-        assert_eq!(intake.packer.n_names(), 2, "names of refused reports are not kept");
+        assert_eq!(intake.layouts.n_names(), 2, "names of refused reports are not kept");
     }
 
     #[test]
@@ -457,7 +396,7 @@ mod tests {
                 assert_eq!(taken(&mut intake, &[&metrics]), [Ok(expected.join(" "))]);
                 n_anew += u32::from(intake.is_full());
                 intake.tidy();
-                assert!(intake.packer.n_names() <= MAX_NAMES);
+                assert!(intake.layouts.n_names() <= MAX_NAMES);
             }
         }
         // 66,560 names: the 65th report is the first to go past 16,384, and every 65th from there.

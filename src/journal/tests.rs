@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    model::{Alert, EventKind, InstanceKey, Timestamp},
+    model::{Alert, EventKind, InstanceKey, Row, Timestamp},
     rules::{Reading, RuleSet, evaluate},
     state::{Heard, InstanceState},
 };
@@ -34,16 +34,15 @@ fn raise(service: &str) -> (Arc<Alert>, Entry) {
     let rules = RuleSet::built_in(None);
     let key = Arc::new(InstanceKey::new(service, "a"));
     let at = Timestamp::now();
-    let cpu = "cpu_percent".into();
-    let metrics = [(&cpu, 95.0)];
+    let row = Row::new(&[("cpu_percent".into(), 95.0)]);
+    let metrics = row.readings();
     let wire_time = at.as_nanos().unsigned_abs();
-    let reading =
-        Reading { key: &key, metrics: &metrics, at, wire_time, received_at: at, skew_nanos: 0, epoch: 7, sequence: 3 };
+    let reading = Reading { key: &key, metrics, at, wire_time, received_at: at, skew_nanos: 0, epoch: 7, sequence: 3 };
     let mut instance = InstanceState::new(key.clone(), rules.plan(&key), Heard::default());
-    instance.take_readings(&metrics, at, Heard::default());
+    instance.take_readings(metrics, at, Heard::default());
     instance.marks.advance(7, 3, wire_time);
     let outcome = evaluate(&instance.progress, &reading);
-    let events = instance.progress.apply(outcome, &metrics, at);
+    let events = instance.progress.apply(outcome, metrics, at);
     let alert = events[0].alert.clone();
     (alert, Entry { events, snapshots: vec![Snapshot::of(&mut instance)], ..Entry::default() })
 }

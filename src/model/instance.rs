@@ -6,18 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use smallvec::SmallVec;
-
 /// A name that many places share.
 pub type Name = Arc<str>;
-
-/// The readings of one report, each metric once, with names that somebody else holds.
-pub type Readings<'a> = [(&'a Name, f64)];
-
-/// Readings by names that `metrics` holds.
-pub fn readings(metrics: &[(Name, f64)]) -> SmallVec<[(&Name, f64); 4]> {
-    metrics.iter().map(|(name, value)| (name, *value)).collect()
-}
 
 /// One replica of one service: what state and order are kept by.
 ///
@@ -25,15 +15,16 @@ pub fn readings(metrics: &[(Name, f64)]) -> SmallVec<[(&Name, f64); 4]> {
 #[derive(Clone, Debug)]
 pub struct InstanceKey {
     hash: u64,
-    service: Box<str>,
-    instance: Box<str>,
+    /// The service's name, and the instance's behind it.
+    names: Box<str>,
+    service_len: usize,
 }
 
 impl InstanceKey {
     /// The key of `instance` of `service`.
     pub fn new(service: &str, instance: &str) -> Self {
         let hash = Self::hash_of(service.as_bytes(), instance.as_bytes());
-        Self { hash, service: service.into(), instance: instance.into() }
+        Self { hash, names: [service, instance].concat().into(), service_len: service.len() }
     }
 
     /// The hash of a key of these names.
@@ -45,12 +36,12 @@ impl InstanceKey {
 
     /// The service's name.
     pub fn service(&self) -> &str {
-        &self.service
+        &self.names[..self.service_len]
     }
 
     /// The instance's name.
     pub fn instance(&self) -> &str {
-        &self.instance
+        &self.names[self.service_len..]
     }
 
     /// The hash of both names; equal keys have equal hashes in every process of one build.
@@ -61,7 +52,7 @@ impl InstanceKey {
 
 impl PartialEq for InstanceKey {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.service == other.service && self.instance == other.instance
+        self.hash == other.hash && self.service_len == other.service_len && self.names == other.names
     }
 }
 
@@ -81,13 +72,13 @@ impl PartialOrd for InstanceKey {
 
 impl Ord for InstanceKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (&self.service, &self.instance).cmp(&(&other.service, &other.instance))
+        (self.service(), self.instance()).cmp(&(other.service(), other.instance()))
     }
 }
 
 /// `service/instance`.
 impl fmt::Display for InstanceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.service, self.instance)
+        write!(f, "{}/{}", self.service(), self.instance())
     }
 }

@@ -17,7 +17,7 @@ use super::*;
 use crate::{
     health::Health,
     journal::{self, Journal, Running},
-    model::{InstanceKey, Name, Readings, readings},
+    model::{InstanceKey, Name, Readings, Row},
     rules::{Progress, Reading, evaluate, tests::cases, tests::language::Case, tests::play},
     state::Numbering,
     stats::Stats,
@@ -64,9 +64,9 @@ impl Fleet {
             let mut progress = Progress::new(rules.plan(key));
             let mut events = Vec::new();
             for (report, sequence) in reports.iter().zip(1..) {
-                let metrics = readings(&report.metrics);
-                let outcome = evaluate(&progress, &reading(key, report, &metrics, sequence));
-                events.extend(progress.apply(outcome, &metrics, RECEIVED));
+                let metrics = Row::new(&report.metrics);
+                let outcome = evaluate(&progress, &reading(key, report, metrics.readings(), sequence));
+                events.extend(progress.apply(outcome, metrics.readings(), RECEIVED));
             }
             (key.clone(), events)
         };
@@ -74,7 +74,7 @@ impl Fleet {
     }
 }
 
-fn reading<'a>(key: &'a Arc<InstanceKey>, report: &Report, metrics: &'a Readings<'a>, sequence: u64) -> Reading<'a> {
+fn reading<'a>(key: &'a Arc<InstanceKey>, report: &Report, metrics: Readings<'a>, sequence: u64) -> Reading<'a> {
     Reading {
         key,
         metrics,
@@ -176,12 +176,12 @@ impl Server {
                 if instance.marks.judge(EPOCH, sequence, wire_time) == Numbering::Duplicate {
                     continue;
                 }
-                let metrics = readings(&report.metrics);
-                let outcome = evaluate(&instance.progress, &reading(key, report, &metrics, sequence));
+                let metrics = Row::new(&report.metrics);
+                let outcome = evaluate(&instance.progress, &reading(key, report, metrics.readings(), sequence));
                 instance.marks.advance(EPOCH, sequence, wire_time);
-                instance.take_readings(&metrics, report.at, Heard::default());
+                instance.take_readings(metrics.readings(), report.at, Heard::default());
                 instance.unsaved = true;
-                entry.events.extend(instance.progress.apply(outcome, &metrics, RECEIVED));
+                entry.events.extend(instance.progress.apply(outcome, metrics.readings(), RECEIVED));
             }
             let receipt = *receipts.next().expect("endless");
             if !entry.events.is_empty() || receipt && instance.unsaved {

@@ -53,6 +53,17 @@ impl Comparator {
         }
     }
 
+    /// What says the same with its sides turned round.
+    pub(super) fn turned(self) -> Self {
+        match self {
+            Self::Above => Self::Below,
+            Self::AtLeast => Self::AtMost,
+            Self::Below => Self::Above,
+            Self::AtMost => Self::AtLeast,
+            Self::Equal | Self::Unequal => self,
+        }
+    }
+
     fn holds(self, left: f64, right: f64) -> bool {
         match self {
             Self::Above => left > right,
@@ -128,7 +139,7 @@ pub enum Unknown<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The report's readings.
-    pub metrics: &'a Readings<'a>,
+    pub metrics: Readings<'a>,
     /// The windows of the instance.
     pub series: &'a [Series],
     /// Whether the report's readings are in the windows yet; else they count as their newest points.
@@ -141,7 +152,7 @@ pub struct Facts<'a> {
 
 impl Facts<'_> {
     fn reading(&self, name: &str) -> Option<f64> {
-        self.metrics.iter().find(|(metric, _)| ***metric == *name).map(|(_, value)| *value)
+        self.metrics.get(name)
     }
 }
 
@@ -263,7 +274,8 @@ impl Comparison {
         if other.first_metric().is_some() {
             return None;
         }
-        let nothing = Facts { metrics: &[], series: &[], taken: true, generation: 0, now: Timestamp::default() };
+        let nothing =
+            Facts { metrics: Readings::default(), series: &[], taken: true, generation: 0, now: Timestamp::default() };
         other.value(&nothing).ok()
     }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Progress, Record, Rule,
+    Progress, Record, Rule, Sifting,
     condition::{Facts, Held, Truth, When},
     progress::{MAX_EVIDENCE, Outcome, Step},
 };
@@ -23,7 +23,7 @@ pub struct Reading<'a> {
     /// Whose.
     pub key: &'a Arc<InstanceKey>,
     /// The readings.
-    pub metrics: &'a Readings<'a>,
+    pub metrics: Readings<'a>,
     /// When it was read; the server's time if the report does not say.
     pub at: Timestamp,
     /// The time that the report gave, as it stood on the wire; 0: none.
@@ -43,6 +43,21 @@ pub fn evaluate(progress: &Progress, reading: &Reading<'_>) -> Outcome {
     let mut report = Report::new(progress, reading);
     for (place, rule) in progress.plan.rules.iter().enumerate() {
         report.judge(place, rule);
+    }
+    report.outcome
+}
+
+/// The same, where `sifting` is that of the report's layout by the rules in force: it passes over rules that cannot be
+/// true.
+pub fn evaluate_sifted(progress: &Progress, reading: &Reading<'_>, sifting: &Sifting) -> Outcome {
+    // What is pending may calm down, and what fires may clear.
+    let is_calm = progress.pending.is_empty() && progress.firing.is_empty();
+    if !is_calm || sifting.catches(reading.metrics.values()) {
+        return evaluate(progress, reading);
+    }
+    let mut report = Report::new(progress, reading);
+    for &place in &progress.plan.asked {
+        report.judge(place, &progress.plan.rules[place]);
     }
     report.outcome
 }
@@ -166,7 +181,7 @@ impl<'a> Report<'a> {
     fn window_evidence(&self, rule: &Rule) -> Option<Vec<EvidencePoint>> {
         let subject = rule.when.condition()?.subject(&self.facts(rule))?;
         let window = subject.sides().0.first_window()?;
-        let current = self.reading.metrics.iter().find(|(name, _)| **name == window.metric).map(|(_, value)| *value);
+        let current = self.reading.metrics.get(&window.metric);
         let of_rule = |s: &&super::Series| s.generation == rule.generation && s.metric == window.metric;
         let mut points = match self.progress.series.iter().find(of_rule) {
             Some(series) => series.evidence(window.span, self.now, current, MAX_EVIDENCE),

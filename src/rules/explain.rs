@@ -10,7 +10,7 @@ use super::{
     condition::{Comparison, Condition, Facts, Truth, Unknown, When},
 };
 use crate::{
-    model::{Name, Timestamp, readings},
+    model::{Name, Row, Timestamp},
     units::show_duration,
 };
 
@@ -199,8 +199,14 @@ impl Answer<'_> {
         let said: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
         self.steps.push(("last_report", format!("read at {read_at}: {}", said.join(", "))));
         let now = self.progress.clock.latest.unwrap_or(read_at);
-        let metrics = &readings(metrics);
-        let facts = Facts { metrics, series: &self.progress.series, taken: true, generation: rule.generation, now };
+        let row = Row::new(metrics);
+        let facts = Facts {
+            metrics: row.readings(),
+            series: &self.progress.series,
+            taken: true,
+            generation: rule.generation,
+            now,
+        };
         self.comparisons = condition.comparisons().into_iter().map(|c| compared(c, &facts)).collect();
         for comparison in &self.comparisons {
             self.steps.push(("comparison", comparison.to_string()));

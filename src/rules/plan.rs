@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Rule, condition::When};
+use super::{Rule, condition::When, sieve::must_be_asked};
 use crate::model::Name;
 
 /// The windows that rules of one generation read of one metric.
@@ -23,6 +23,8 @@ pub struct WindowsOf {
 pub struct Plan {
     /// In the order in which they are evaluated.
     pub rules: Box<[Arc<Rule>]>,
+    /// Places of those that the sieve does not know: they are asked about every report.
+    pub(super) asked: Box<[usize]>,
     /// The windows that they read.
     pub windows: Box<[WindowsOf]>,
     /// Metrics whose absence they watch.
@@ -59,7 +61,8 @@ impl Plan {
         }
         let is_timed = rules.iter().any(|rule| rule.when.condition().is_none() || rule.repeat.is_some());
         let is_for_all = rules.iter().all(|rule| rule.applies_to_all());
-        Self { rules: rules.into(), windows: windows.into(), watched: watched.into(), is_timed, is_for_all }
+        let asked = rules.iter().enumerate().filter(|(_, rule)| must_be_asked(rule)).map(|(place, _)| place).collect();
+        Self { rules: rules.into(), asked, windows: windows.into(), watched: watched.into(), is_timed, is_for_all }
     }
 
     /// The place of the rule of this name.

@@ -165,7 +165,7 @@ impl Progress {
     }
 
     /// Takes over what a report with these readings brought; returns what the world hears of.
-    pub fn apply(&mut self, outcome: Outcome, metrics: &Readings<'_>, received_at: Timestamp) -> Vec<Event> {
+    pub fn apply(&mut self, outcome: Outcome, metrics: Readings<'_>, received_at: Timestamp) -> Vec<Event> {
         self.clock = outcome.clock;
         if let Some(now) = outcome.clock.latest
             && !self.plan.windows.is_empty()
@@ -231,11 +231,11 @@ impl Progress {
     }
 
     /// Adds the readings to the windows that read them. A window begins with the first reading that it could use.
-    fn remember(&mut self, metrics: &Readings<'_>, now: Timestamp) {
+    fn remember(&mut self, metrics: Readings<'_>, now: Timestamp) {
         for wanted in &self.plan.windows {
-            let Some((_, value)) = metrics.iter().find(|(name, _)| **name == wanted.metric) else { continue };
+            let Some(value) = metrics.get(&wanted.metric) else { continue };
             let is_it = |s: &&mut Series| s.generation == wanted.generation && s.metric == wanted.metric;
-            let point = Point { at: now, value: *value };
+            let point = Point { at: now, value };
             match self.series.iter_mut().find(is_it) {
                 Some(series) => series.push(point),
                 None => {

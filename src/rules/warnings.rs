@@ -577,8 +577,8 @@ mod tests {
             let mut metrics: Vec<(Name, f64)> =
                 vec![("cpu_percent".into(), cpu), ("load_1m".into(), load), ("x".into(), x)];
             metrics.extend(y.map(|y| ("y".into(), y)));
-            let metrics = crate::model::readings(&metrics);
-            let facts = Facts { metrics: &metrics, series: &[], taken: false, generation: 0, now: Timestamp::default() };
+            let metrics = crate::model::Row::new(&metrics);
+            let facts = Facts { metrics: metrics.readings(), series: &[], taken: false, generation: 0, now: Timestamp::default() };
             let truth = condition.ask(&facts);
             prop_assert!(why_never(condition, true).is_none() || truth != Truth::True, "{when}");
             prop_assert!(why_never(condition, false).is_none() || truth != Truth::False, "{when}");

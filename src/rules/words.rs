@@ -454,9 +454,14 @@ mod tests {
             for b in [Some(1.0), Some(3.0), None] {
                 let reading = |name: &str, value: Option<f64>| value.map(|value| (name.into(), value));
                 let metrics: Vec<_> = reading("a", a).into_iter().chain(reading("b", b)).collect();
-                let metrics = crate::model::readings(&metrics);
-                let facts =
-                    Facts { metrics: &metrics, series: &[], taken: false, generation: 0, now: Timestamp::default() };
+                let metrics = crate::model::Row::new(&metrics);
+                let facts = Facts {
+                    metrics: metrics.readings(),
+                    series: &[],
+                    taken: false,
+                    generation: 0,
+                    now: Timestamp::default(),
+                };
                 let opposite: Truth = one.ask(&facts).negated();
                 assert_eq!(opposite, other.ask(&facts), "{a:?} {b:?}");
             }

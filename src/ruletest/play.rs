@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Report, Test};
 use crate::{
-    model::{Event, InstanceKey, Name, Timestamp, readings},
+    model::{Event, InstanceKey, Name, Row, Timestamp},
     rules::{Reading, RuleSet, evaluate},
     state::{Arrival, Deadlines, Heard, InstanceState},
 };
@@ -79,10 +79,10 @@ impl Player<'_> {
             instance.come_back(heard);
         }
         self.sequence += 1;
-        let metrics = readings(metrics);
+        let metrics = Row::new(metrics);
         let reading = Reading {
             key: &self.key,
-            metrics: &metrics,
+            metrics: metrics.readings(),
             at: now,
             wire_time: now.as_nanos().unsigned_abs(),
             received_at: now,
@@ -91,7 +91,7 @@ impl Player<'_> {
             sequence: self.sequence,
         };
         let outcome = evaluate(&instance.progress, &reading);
-        let arrival = Arrival { metrics: &metrics, at: now, leaving: *leaving, received_at: now, heard };
+        let arrival = Arrival { metrics: metrics.readings(), at: now, leaving: *leaving, received_at: now, heard };
         let events = instance.take_report(outcome, &arrival);
         self.note(*at, events);
     }

@@ -15,7 +15,7 @@ use super::{agent::Sample, rules};
 use crate::{
     evaluate::Moment,
     journal::Entry,
-    model::{Event, InstanceKey, ResolveReason, Timestamp, readings},
+    model::{Event, InstanceKey, ResolveReason, Row, Timestamp},
     rules::{Outcome, Progress, Reading, RuleSet, evaluate},
     state::{Arrival, Deadlines, Heard, Hearing, InstanceState, Presence, Silence, State},
 };
@@ -91,7 +91,8 @@ impl Oracle {
         }
         let outcome = judge(&instance.progress, sample, received_at);
         let Sample { metrics, at, leaving, .. } = sample;
-        let arrival = Arrival { metrics: &readings(metrics), at: *at, leaving: *leaving, received_at, heard };
+        let row = Row::new(metrics);
+        let arrival = Arrival { metrics: row.readings(), at: *at, leaving: *leaving, received_at, heard };
         let events = instance.take_report(outcome, &arrival);
         if sample.sequence > 0 {
             live.marks.insert(sample.epoch, sample.sequence);
@@ -234,9 +235,10 @@ impl Oracle {
 }
 
 fn judge(progress: &Progress, sample: &Sample, received_at: Timestamp) -> Outcome {
+    let row = Row::new(&sample.metrics);
     let reading = Reading {
         key: &sample.key,
-        metrics: &readings(&sample.metrics),
+        metrics: row.readings(),
         at: sample.at,
         wire_time: sample.at.as_nanos().unsigned_abs(),
         received_at,
@@ -254,7 +256,7 @@ pub(super) fn in_one_go(rules: &RuleSet, key: &InstanceKey, samples: &[Sample]) 
     let mut events = Vec::new();
     for sample in samples.iter().filter(|sample| *sample.key == *key && sample.is_valid) {
         let outcome = judge(&progress, sample, sample.at);
-        events.extend(progress.apply(outcome, &readings(&sample.metrics), sample.at));
+        events.extend(progress.apply(outcome, Row::new(&sample.metrics).readings(), sample.at));
     }
     events.retain(|event| rules::is_about_reports(&event.alert.rule));
     events

@@ -1,23 +1,12 @@
 //! One instance: its last readings, how far it has come, what its rules have made of it, whether it is there.
 
-use std::{sync::Arc, time::Duration};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
-use super::{Heard, Marks, Presence, Silence};
+use super::{Heard, Latest, Marks, Presence, Silence};
 use crate::{
     model::{Event, InstanceKey, Name, Readings, ResolveReason, Timestamp},
     rules::{Explanation, Hush, Plan, Progress, Rule, RuleSet, Situation, explain},
 };
-
-/// The last known value of a metric.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Known {
-    /// The metric.
-    pub name: Name,
-    /// Its value.
-    pub value: f64,
-    /// Which of the instance's reports it is from.
-    pub report: u32,
-}
 
 /// What the journal has of an instance's windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +34,7 @@ pub struct InstanceState {
     /// Who it is.
     pub key: Arc<InstanceKey>,
     /// The last known value of each metric.
-    pub metrics: Vec<Known>,
-    /// The number of its last report, counted by the server: metrics with the same one were in it.
-    pub report: u32,
+    pub latest: Latest,
     /// When that report was read; `None`: there was none.
     pub read_at: Option<Timestamp>,
     /// When the server last heard of it, by its own clock.
@@ -79,8 +66,7 @@ impl InstanceState {
     pub fn new(key: Arc<InstanceKey>, plan: Arc<Plan>, now: Heard) -> Self {
         Self {
             key,
-            metrics: Vec::new(),
-            report: 0,
+            latest: Latest::default(),
             read_at: None,
             last_seen: Timestamp::default(),
             skew_nanos: None,
@@ -96,43 +82,26 @@ impl InstanceState {
         }
     }
 
+    /// Reads something of every part that a report changes.
+    pub(super) fn touch(&self) {
+        let Self { latest, last_seen, silence, marks, progress, .. } = self;
+        black_box((last_seen, silence.is_armed(), marks.of(0), latest.iter().next().map(|(_, value)| value)));
+        black_box((progress.clock, progress.pending.len(), progress.firing.len()));
+    }
+
     /// Whether REST shows it.
     pub fn is_shown(&self) -> bool {
         !matches!(self.presence, Presence::Forgotten(_))
     }
 
-    /// How many metrics it would have with those of `metrics`.
-    pub fn n_metrics_with(&self, metrics: &Readings<'_>) -> usize {
-        let known = |name: &Name| self.metrics.iter().any(|known| known.name == *name);
-        self.metrics.len() + metrics.iter().filter(|(name, _)| !known(name)).count()
-    }
-
     /// Takes over the readings of a report.
-    pub fn take_readings(&mut self, metrics: &Readings<'_>, at: Timestamp, now: Heard) {
-        self.report = self.report.wrapping_add(1);
+    pub fn take_readings(&mut self, metrics: Readings<'_>, at: Timestamp, now: Heard) {
         self.read_at = Some(at);
-        for (place, (name, value)) in metrics.iter().enumerate() {
-            // Agents send the same metrics in the same order, so that the place is nearly always right.
-            let slot = match self.metrics.get(place) {
-                Some(known) if known.name == **name => Some(place),
-                _ => self.metrics.iter().position(|known| known.name == **name),
-            };
-            let (value, report) = (*value, self.report);
-            match slot.and_then(|slot| self.metrics.get_mut(slot)) {
-                Some(known) => {
-                    (known.value, known.report) = (value, report);
-                    // The stream's own copy, which its next report comes with: equal by pointer.
-                    if !Arc::ptr_eq(&known.name, name) {
-                        known.name = Name::clone(name);
-                    }
-                }
-                None => self.metrics.push(Known { name: Name::clone(name), value, report }),
-            }
-        }
+        self.latest.take(metrics);
         // The plan is shared by all lanes: counting a reference to it at each report would make them wait for each other.
         if !self.progress.plan.watched.is_empty() {
             let plan = self.progress.plan.clone();
-            let seen = |metric: &&Name| metrics.iter().any(|(name, _)| name == metric);
+            let seen = |metric: &&Name| metrics.get(metric).is_some();
             plan.watched.iter().filter(seen).for_each(|metric| self.watch(metric, now));
         }
     }
@@ -146,8 +115,7 @@ impl InstanceState {
 
     /// The readings of its last report.
     pub fn last_report(&self) -> impl Iterator<Item = (Name, f64)> {
-        let fresh = |known: &&Known| known.report == self.report;
-        self.metrics.iter().filter(fresh).map(|known| (known.name.clone(), known.value))
+        self.latest.of_last_report().map(|(name, value)| (name.clone(), value))
     }
 
     /// How it is heard, as far as that can mean something: it has not left, and has reported often enough to be missed.
@@ -217,7 +185,7 @@ impl InstanceState {
         let plan = self.progress.plan.clone();
         self.watched.retain(|(name, _)| plan.watched.contains(name));
         for metric in &plan.watched {
-            let sent = self.metrics.iter().any(|known| known.name == *metric);
+            let sent = self.latest.has(metric);
             if sent && !self.watched.iter().any(|(name, _)| name == metric) {
                 self.watch(metric, now);
             }
@@ -226,7 +194,7 @@ impl InstanceState {
 
     /// Forgets all but the marks; returns the events that resolve its alerts.
     pub fn forget(&mut self, now: Timestamp, heard: Heard, why: ResolveReason) -> Vec<Event> {
-        self.metrics = Vec::new();
+        self.latest = Latest::default();
         self.watched = Vec::new();
         self.read_at = None;
         self.presence = Presence::Forgotten(heard);

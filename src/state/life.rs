@@ -17,7 +17,7 @@ const LEFT_FOR: Duration = Duration::from_secs(10 * 60);
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival<'a> {
     /// The readings.
-    pub metrics: &'a Readings<'a>,
+    pub metrics: Readings<'a>,
     /// When they were read.
     pub at: Timestamp,
     /// Whether it is the last one of an orderly stop.

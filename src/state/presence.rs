@@ -8,41 +8,50 @@ use std::time::{Duration, Instant};
 /// Silence shorter than this is nobody's business, however often an instance usually reports.
 const MIN_SILENCE: Duration = Duration::from_secs(30);
 /// Silence of this many usual gaps between reports is one.
-const USUAL_GAPS: u32 = 3;
+const USUAL_GAPS: u64 = 3;
 /// Reports that an instance must have sent, over at least [`ARMING_SPAN`], before its silence is an alert.
 const ARMING_REPORTS: u32 = 3;
 const ARMING_SPAN: Duration = Duration::from_secs(10);
 /// Outages that come again within so many of their own length are how the instance reports.
-const OUTAGES_APART: u32 = 8;
+const OUTAGES_APART: u64 = 8;
 /// How often a lane looks who has been silent.
 pub const TICK_EVERY: Duration = Duration::from_secs(1);
 /// A tick later than this moved every deadline.
 const LATE_TICK: Duration = Duration::from_secs(1);
 
-/// A point on a lane's hearing clock.
+/// A point on a lane's hearing clock, in nanoseconds from its start: there is one in most of what is kept of an instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Heard(Duration);
+pub struct Heard(u64);
 
 impl Heard {
     /// So long after the clock began.
-    pub const fn after(elapsed: Duration) -> Self {
-        Self(elapsed)
+    pub fn after(elapsed: Duration) -> Self {
+        Self(nanos(elapsed))
     }
 
     /// The point so many nanoseconds after the lane's start.
     pub(super) fn from_nanos(nanos: u64) -> Self {
-        Self(Duration::from_nanos(nanos))
+        Self(nanos)
     }
 
     /// How many nanoseconds after the lane's start it is.
     pub(super) fn as_nanos(self) -> u64 {
-        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+        self.0
     }
 
     /// How long ago `earlier` was.
     pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.nanos_since(earlier))
+    }
+
+    fn nanos_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
+}
+
+/// 584 years at most.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A lane's hearing clock: monotonic time less the time in which the lane could not hear.
@@ -61,7 +70,7 @@ impl Hearing {
 
     /// The clock at `now`.
     pub fn at(&self, now: Instant) -> Heard {
-        Heard(now.saturating_duration_since(self.start).saturating_sub(self.deaf))
+        Heard::after(now.saturating_duration_since(self.start).saturating_sub(self.deaf))
     }
 
     /// The clock for what arrives at `now`. A tick that is overdue will set the clock back: until it comes the clock does
@@ -98,7 +107,7 @@ pub struct Silence {
     last: Heard,
     reports: u32,
     armed: bool,
-    usual_gap: Duration,
+    usual_gap_nanos: u64,
     /// When the last gap ended that was longer than the patience.
     outage: Option<Heard>,
 }
@@ -106,12 +115,12 @@ pub struct Silence {
 impl Silence {
     /// Heard for the first time.
     pub fn starting(now: Heard) -> Self {
-        Self { first: now, last: now, reports: 0, armed: false, usual_gap: Duration::ZERO, outage: None }
+        Self { first: now, last: now, reports: 0, armed: false, usual_gap_nanos: 0, outage: None }
     }
 
     /// As the journal remembers it: counting starts anew as the server becomes ready.
     pub fn restored(armed: bool, usual_gap: Duration) -> Self {
-        Self { armed, usual_gap, ..Self::starting(Heard::default()) }
+        Self { armed, usual_gap_nanos: nanos(usual_gap), ..Self::starting(Heard::default()) }
     }
 
     /// A report arrived.
@@ -120,7 +129,7 @@ impl Silence {
             self.learn(now);
         }
         self.reports = self.reports.saturating_add(1);
-        self.armed |= self.reports >= ARMING_REPORTS && now.since(self.first) >= ARMING_SPAN;
+        self.armed = self.armed || self.reports >= ARMING_REPORTS && now.since(self.first) >= ARMING_SPAN;
         self.last = self.last.max(now);
     }
 
@@ -128,16 +137,17 @@ impl Silence {
     /// that goes by: reports that come in bursts, or a backlog delivered at once, are no habit of their own. A gap longer
     /// than the patience is an outage and no habit either, until it comes again soon.
     fn learn(&mut self, now: Heard) {
-        let gap = now.since(self.last);
-        let patience = self.patience();
+        let gap = now.nanos_since(self.last);
+        let patience = self.patience_nanos();
         if self.armed && gap > patience {
-            let again = self.outage.replace(now).is_some_and(|before| now.since(before) <= gap * OUTAGES_APART);
+            let soon = gap.saturating_mul(OUTAGES_APART);
+            let again = self.outage.replace(now).is_some_and(|before| now.nanos_since(before) <= soon);
             if again {
-                self.usual_gap = gap.min(patience * 2);
+                self.usual_gap_nanos = gap.min(patience.saturating_mul(2));
             }
             return;
         }
-        self.usual_gap = self.usual_gap.saturating_sub(gap / 8).max(gap);
+        self.usual_gap_nanos = self.usual_gap_nanos.saturating_sub(gap / 8).max(gap);
     }
 
     /// Something else arrived that shows that it is alive, such as a refused report.
@@ -152,7 +162,7 @@ impl Silence {
 
     /// Its usual gap between reports; zero: not known yet.
     pub fn usual_gap(&self) -> Duration {
-        self.usual_gap
+        Duration::from_nanos(self.usual_gap_nanos)
     }
 
     /// How long it has been silent at `now`.
@@ -162,7 +172,11 @@ impl Silence {
 
     /// How long it may be silent when nobody says how long (CONTRACT §3, `absent()`).
     pub fn patience(&self) -> Duration {
-        MIN_SILENCE.max(self.usual_gap * USUAL_GAPS)
+        Duration::from_nanos(self.patience_nanos())
+    }
+
+    fn patience_nanos(&self) -> u64 {
+        nanos(MIN_SILENCE).max(self.usual_gap_nanos.saturating_mul(USUAL_GAPS))
     }
 }
 

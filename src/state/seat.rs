@@ -38,6 +38,14 @@ impl Seat {
         shard.get_index_mut(place).map(|(_, instance)| instance)
     }
 
+    /// Reads a little of the instance, if it is where it was: whoever looks at several of them so, before the first is
+    /// worked on, waits once for the memory of all.
+    pub fn touch(&self, shard: &Shard) {
+        if let Some((_, instance)) = shard.get_index(self.place.load(Ordering::Relaxed) as usize) {
+            instance.touch();
+        }
+    }
+
     /// Notes where it is now.
     pub fn note(&self, place: usize) {
         self.place.store(u32::try_from(place).unwrap_or(u32::MAX), Ordering::Relaxed);

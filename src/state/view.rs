@@ -72,7 +72,7 @@ impl InstanceView {
             stale: instance.stale,
             last_seen: instance.last_seen,
             clock_skew_seconds: instance.skew_nanos.map(|nanos| nanos as f64 / 1e9),
-            metrics: instance.metrics.iter().map(|known| (known.name.clone(), known.value)).collect(),
+            metrics: instance.latest.iter().map(|(name, value)| (name.clone(), value)).collect(),
             firing: instance.progress.firing.iter().map(|f| f.alert.clone()).collect(),
         }
     }

@@ -136,11 +136,7 @@ struct InstanceMessage {
 pub(super) fn encode(instance: &InstanceState) -> Vec<u8> {
     let progress = &instance.progress;
     let generation = |rule: usize| progress.plan.rules[rule].generation;
-    let metric = |known: &crate::state::Known| MetricMessage {
-        name: known.name.to_string(),
-        value: known.value,
-        fresh: known.report == instance.report,
-    };
+    let metric = |(name, value, fresh): (&Name, f64, bool)| MetricMessage { name: name.to_string(), value, fresh };
     let mark = |m: &Mark| MarkMessage { epoch: m.epoch, sequence: m.sequence, wire_time: m.wire_time };
     let pending = |pending: &Pending| PendingMessage {
         rule: progress.plan.rules[pending.rule].name.to_string(),
@@ -156,7 +152,7 @@ pub(super) fn encode(instance: &InstanceState) -> Vec<u8> {
         notified_at: firing.notified_at.as_nanos(),
     };
     let message = InstanceMessage {
-        metrics: instance.metrics.iter().map(metric).collect(),
+        metrics: instance.latest.iter_marked().map(metric).collect(),
         last_seen: instance.last_seen.as_nanos(),
         skew_nanos: instance.skew_nanos,
         armed: instance.silence.is_armed(),

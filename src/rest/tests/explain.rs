@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::support::{BASE, Running};
 use crate::{
-    model::{InstanceKey, Name, readings},
+    model::{InstanceKey, Name, Row},
     rules::{Progress, Reading, Reason, RuleSet, evaluate, look, parse_file},
     state::{Heard, Hearing, InstanceState, Presence, Silence},
 };
@@ -48,13 +48,13 @@ impl Story {
             (Name::from(name), value.parse().expect("a number"))
         };
         let metrics: Vec<(Name, f64)> = metrics.split(',').filter(|text| !text.is_empty()).map(reading).collect();
-        let metrics = readings(&metrics);
+        let metrics = Row::new(&metrics);
         self.sequence += 1;
         let (at, heard) = (BASE.plus(Duration::from_secs(seconds)), self.heard(seconds));
         let key = self.instance.key.clone();
         let reading = Reading {
             key: &key,
-            metrics: &metrics,
+            metrics: metrics.readings(),
             at,
             wire_time: at.as_nanos().unsigned_abs(),
             received_at: at,
@@ -63,9 +63,9 @@ impl Story {
             sequence: self.sequence,
         };
         let outcome = evaluate(&self.instance.progress, &reading);
-        self.instance.take_readings(&metrics, at, heard);
+        self.instance.take_readings(metrics.readings(), at, heard);
         self.instance.silence.heard_report(heard);
-        self.instance.progress.apply(outcome, &metrics, at);
+        self.instance.progress.apply(outcome, metrics.readings(), at);
         self.tick(seconds)
     }
 

@@ -4,17 +4,15 @@ use serde_json::{Value, json};
 
 use super::support::{BASE, Running, firing};
 use crate::{
-    model::{Rejection, Severity},
-    state::{Heard, Known, Presence},
+    model::{Rejection, Row, Severity},
+    state::{Heard, Presence},
 };
 
 /// One service of each status, and one of two instances.
 fn fleet() -> Running {
     let it = Running::empty();
     it.add("web", "a", |i| {
-        i.metrics = [("memory_percent", 40.0), ("cpu_percent", 95.5)]
-            .map(|(name, value)| Known { name: name.into(), value, report: 0 })
-            .into();
+        i.latest.take(Row::new(&[("memory_percent".into(), 40.0), ("cpu_percent".into(), 95.5)]).readings());
         i.skew_nanos = Some(-1_500_000_000);
         i.progress.firing = vec![firing("web", "a", "cpu-high", Severity::Critical, 1)];
     });

@@ -18,12 +18,12 @@ fn allocations_after(text: &str, before: &str, metrics: &str) -> (u64, u64) {
         player.report(START.shifted(seconds), START, &readings(before));
     }
     let metrics = readings(metrics);
-    let metrics = crate::model::readings(&metrics);
+    let metrics = crate::model::Row::new(&metrics);
     let at: Timestamp = START.shifted(9);
     let key = std::sync::Arc::new(crate::model::InstanceKey::new("web", "a"));
     let reading = Reading {
         key: &key,
-        metrics: &metrics,
+        metrics: metrics.readings(),
         at,
         wire_time: 1,
         received_at: at,
@@ -33,7 +33,7 @@ fn allocations_after(text: &str, before: &str, metrics: &str) -> (u64, u64) {
     };
     let info = allocation_counter::measure(|| {
         let outcome = evaluate(&player.progress, &reading);
-        assert!(player.progress.apply(outcome, &metrics, at).is_empty());
+        assert!(player.progress.apply(outcome, metrics.readings(), at).is_empty());
     });
     (info.count_total, info.bytes_total)
 }

@@ -9,8 +9,8 @@ use std::{sync::Arc, time::Duration};
 use expect_test::Expect;
 
 use crate::{
-    model::{Alert, Event, EventKind, InstanceKey, Name, Readings, Timestamp},
-    rules::{Facts, Hush, Progress, Reading, Rule, RuleSet, Truth, evaluate, look, parse_file},
+    model::{Alert, Event, EventKind, InstanceKey, Name, Readings, Row, Timestamp},
+    rules::{Facts, Hush, Progress, Reading, Rule, RuleSet, Truth, evaluate, evaluate_sifted, look, parse_file},
     units::parse_duration,
 };
 
@@ -59,10 +59,10 @@ impl Player {
     /// One report; what came of it.
     pub(super) fn report(&mut self, at: Timestamp, received_at: Timestamp, metrics: &[(Name, f64)]) -> Vec<Event> {
         self.sequence += 1;
-        let metrics = &crate::model::readings(metrics);
+        let row = Row::new(metrics);
         let reading = Reading {
             key: &self.key,
-            metrics,
+            metrics: row.readings(),
             at,
             wire_time: at.as_nanos().unsigned_abs(),
             received_at,
@@ -71,7 +71,10 @@ impl Player {
             sequence: self.sequence,
         };
         let outcome = evaluate(&self.progress, &reading);
-        self.progress.apply(outcome, metrics, received_at)
+        let sifting = self.rules.sieve.sifting(row.readings().layout());
+        let sifted = evaluate_sifted(&self.progress, &reading, &sifting);
+        assert_eq!(format!("{sifted:?}"), format!("{outcome:?}"), "what the sieve passes over is quiet");
+        self.progress.apply(outcome, row.readings(), received_at)
     }
 
     /// Other rules come into force.
@@ -156,10 +159,10 @@ pub(super) fn asked(when: &str, timeline: &str) -> String {
         let (at, values) = step.split_once(':').expect("time:values");
         let (at, metrics) = (time(at), readings(values));
         let (_, now) = player.progress.clock.after(at);
-        let named = crate::model::readings(&metrics);
-        let before = rule.when.ask(&facts(&player.progress, &rule, &named, now, false));
+        let row = Row::new(&metrics);
+        let before = rule.when.ask(&facts(&player.progress, &rule, row.readings(), now, false));
         player.report(at, at, &metrics);
-        let after = rule.when.ask(&facts(&player.progress, &rule, &named, now, true));
+        let after = rule.when.ask(&facts(&player.progress, &rule, row.readings(), now, true));
         assert_eq!(before, after, "{when}: the report counts once, whether its windows have it yet or not");
         match before {
             Truth::True => 'T',
@@ -170,7 +173,7 @@ pub(super) fn asked(when: &str, timeline: &str) -> String {
     timeline.split_whitespace().map(answer).collect()
 }
 
-fn facts<'a>(progress: &'a Progress, rule: &Rule, metrics: &'a Readings<'a>, now: Timestamp, taken: bool) -> Facts<'a> {
+fn facts<'a>(progress: &'a Progress, rule: &Rule, metrics: Readings<'a>, now: Timestamp, taken: bool) -> Facts<'a> {
     Facts { metrics, series: &progress.series, taken, generation: rule.generation, now }
 }
 

@@ -14,7 +14,7 @@ use expect_test::expect;
 
 use super::play::{check, play, rule, rules};
 use crate::{
-    model::{Alert, InstanceKey, Timestamp},
+    model::{Alert, InstanceKey, Row, Timestamp},
     rules::{Progress, Reading, Record, RuleSet, evaluate},
 };
 
@@ -32,11 +32,10 @@ fn alert_after(rules: &RuleSet, raises: u64, change: impl FnOnce(&mut Reading<'_
 fn outcome_of(rules: &RuleSet, raises: u64, change: impl FnOnce(&mut Reading<'_>)) -> Progress {
     let key = Arc::new(InstanceKey::new("web", "a"));
     let at = Timestamp::from_nanos(1_800_000_000_000_000_000);
-    let cpu = "cpu_percent".into();
-    let metrics = [(&cpu, 97.123_456)];
+    let metrics = Row::new(&[("cpu_percent".into(), 97.123_456)]);
     let mut reading = Reading {
         key: &key,
-        metrics: &metrics,
+        metrics: metrics.readings(),
         at,
         wire_time: 7,
         received_at: at,
@@ -48,7 +47,7 @@ fn outcome_of(rules: &RuleSet, raises: u64, change: impl FnOnce(&mut Reading<'_>
     let mut progress = Progress::new(rules.plan(&key));
     progress.raises = raises;
     let outcome = evaluate(&progress, &reading);
-    progress.apply(outcome, &metrics, reading.received_at);
+    progress.apply(outcome, metrics.readings(), reading.received_at);
     progress
 }
 

@@ -121,9 +121,9 @@ fn what_cannot_be_worked_out_is_unknown() {
 fn why(when: &str, before: &str, report: &str) -> String {
     let player = Player::new(rule(&format!("when = '{when}'"))).play(before);
     let rule = &player.rules.rules[0];
-    let metrics = readings(report);
+    let metrics = crate::model::Row::new(&readings(report));
     let facts = Facts {
-        metrics: &crate::model::readings(&metrics),
+        metrics: metrics.readings(),
         series: &player.progress.series,
         taken: false,
         generation: rule.generation,
