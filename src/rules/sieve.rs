@@ -108,3 +108,73 @@ fn plain(comparison: &Comparison) -> Option<Plain<'_>> {
     let is_one_sided = !matches!(comparator, Comparator::Equal | Comparator::Unequal);
     is_one_sided.then_some(Plain { metric, comparator, threshold })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        model::{Name, Row},
+        rules::tests::play::rules,
+    };
+
+    fn readings(text: &str) -> Vec<(Name, f64)> {
+        let reading = |text: &str| {
+            let (name, value) = text.split_once('=').expect("name=value");
+            (name.into(), value.parse().expect("a number"))
+        };
+        text.split(',').map(reading).collect()
+    }
+
+    /// Whether rules of these conditions need to be asked about a report of these readings: by the sieve, and always.
+    fn asked(conditions: &[&str], report: &str) -> (bool, usize) {
+        let rule = |(n, when): (usize, &&str)| format!("[[rules]]\nname = \"{n}\"\nwhen = \"{when}\"\n");
+        let rules = rules(&conditions.iter().enumerate().map(rule).collect::<String>());
+        let row = Row::new(&readings(report));
+        let sifting = rules.sieve.sifting(row.readings().layout());
+        (sifting.catches(row.readings().values()), rules.everything.asked.len())
+    }
+
+    #[test]
+    fn a_threshold_catches_what_it_holds_for_and_nothing_else() {
+        for (condition, below, at, above) in [
+            ("a > 5", false, false, true),
+            ("a >= 5", false, true, true),
+            ("a < 5", true, false, false),
+            ("a <= 5", true, true, false),
+            ("5 < a", false, false, true),
+            ("5 >= a", true, true, false),
+            ("a > 0 - -5", false, false, true),
+        ] {
+            let caught = ["a=4.999999999", "a=5", "a=5.000000001"].map(|report| asked(&[condition], report));
+            assert_eq!(caught, [below, at, above].map(|caught| (caught, 0)), "{condition}");
+        }
+        assert_eq!(asked(&["a > 0"], "a=0"), (false, 0), "a count that rests at its threshold");
+        assert_eq!(asked(&["a > 0"], "a=-0"), (false, 0));
+    }
+
+    #[test]
+    fn thresholds_on_one_metric_leave_a_span_between_them() {
+        let conditions = ["a > 90", "a > 95", "a < 10", "a <= 5", "b > 1"];
+        for (report, caught) in [("a=50", false), ("a=90.5", true), ("a=9", true), ("a=50,b=2", true), ("c=99", false)]
+        {
+            assert_eq!(asked(&conditions, report), (caught, 0), "{report}");
+        }
+    }
+
+    #[test]
+    fn of_and_one_side_is_enough_and_of_or_each_is_needed() {
+        assert_eq!(asked(&["a > 5 and b > 5"], "a=1,b=9"), (false, 0));
+        assert_eq!(asked(&["a > 5 or b > 5"], "a=1,b=9"), (true, 0));
+        assert_eq!(asked(&["a > 5 and (b != 5 or avg(a, 5m) > 1)"], "a=1,b=9"), (false, 0));
+        assert_eq!(asked(&["a == 5 and a / b > 1 and b > 5"], "a=5,b=1"), (false, 0));
+    }
+
+    #[test]
+    fn what_no_thresholds_say_is_asked_always_and_silence_never() {
+        for condition in
+            ["a == 5", "a != 5", "not (a > 5)", "a > b", "avg(a, 5m) > 5", "a + 1 > 5", "a > 5 or b == 1", "a > 1 / 0"]
+        {
+            assert_eq!(asked(&[condition, "a > 1e9"], "a=50,b=2"), (false, 1), "{condition}");
+        }
+        assert_eq!(asked(&["absent()", "absent(a, 30s)"], "b=50"), (false, 0));
+    }
+}

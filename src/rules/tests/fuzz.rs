@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 // The probe is compiled here and by the fuzzer, which knows this crate by its name.
 use crate as gopherwatch;
 
-#[path = "../../../fuzz/src/probe.rs"]
+#[path = "../../../fuzz/src/rules_probe.rs"]
 mod probe;
 
 #[test]

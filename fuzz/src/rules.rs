@@ -3,6 +3,6 @@
 
 extern crate gopherwatch;
 
-mod probe;
+mod rules_probe;
 
-libfuzzer_sys::fuzz_target!(|text: &str| probe::probe(text));
+libfuzzer_sys::fuzz_target!(|text: &str| rules_probe::probe(text));
