@@ -1,0 +1,155 @@
+//! The bytes of a connection, looked at for what they say about TLS.
+//!
+//! No byte is changed. But the libraries above make text of an error, or nothing at all of an alert that is none of their
+//! protocol, and whoever has to mend it should read what is wrong.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tonic::transport::Uri;
+
+use super::Notes;
+#[cfg(feature = "tls")]
+use crate::tls::handshake::{self, Peer};
+use crate::tls::{Secured, TlsError, TlsFiles};
+
+/// The first byte of a TLS record with an alert. A frame of HTTP/2 that began like it would have more than 1 MiB, and the first
+/// one of a server has a few bytes.
+const ALERT: u8 = 0x15;
+
+/// An open connection.
+pub(super) struct Wire {
+    stream: Box<dyn Stream>,
+    /// Whom a secured one was made with.
+    #[cfg(feature = "tls")]
+    peer: Option<Peer>,
+    is_secured: bool,
+    has_heard: bool,
+    notes: Notes,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Wire {
+    pub(super) fn plain(stream: TcpStream, notes: Notes) -> Self {
+        Self::over(Box::new(stream), notes)
+    }
+
+    fn over(stream: Box<dyn Stream>, notes: Notes) -> Self {
+        Self {
+            stream,
+            #[cfg(feature = "tls")]
+            peer: None,
+            is_secured: false,
+            has_heard: false,
+            notes,
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) async fn secured(
+        stream: TcpStream,
+        server: &Uri,
+        files: &TlsFiles,
+        notes: Notes,
+    ) -> Result<(Self, Secured), TlsError> {
+        let host = server.host().unwrap_or_default();
+        let (stream, peer, secured) = handshake::secure(stream, host, files).await?;
+        let wire = Self { peer: Some(peer), is_secured: true, ..Self::over(Box::new(stream), notes) };
+        Ok((wire, secured))
+    }
+
+    /// An address with https is refused before it comes to this.
+    #[cfg(not(feature = "tls"))]
+    pub(super) async fn secured(_: TcpStream, _: &Uri, _: &TlsFiles, _: Notes) -> Result<(Self, Secured), TlsError> {
+        Err(TlsError::Other("this program is built without it".to_owned()))
+    }
+
+    /// A peer that closed the connection before it said anything to us may have said why, and a failed write would end it before
+    /// that is read. So reading, which now comes to an end, too, is left to tell; nothing of what was written counts without a receipt.
+    fn written<T>(&self, polled: Poll<io::Result<T>>, whole: T) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Ready(Err(_)) if !self.has_heard => Poll::Ready(Ok(whole)),
+            polled => polled,
+        }
+    }
+
+    /// It has these bytes for us, none at its end.
+    fn heard(&mut self, bytes: &[u8]) {
+        if self.has_heard {
+            return;
+        }
+        match bytes.first() {
+            Some(&ALERT) if !self.is_secured => self.notes.wrong(TlsError::OnlyTls),
+            Some(_) => {}
+            None => self.ended_unheard(),
+        }
+        self.has_heard = true;
+    }
+
+    #[cfg(feature = "tls")]
+    fn failed(&self, err: &io::Error) {
+        if let Some(wrong) = self.peer.as_ref().and_then(|peer| peer.afterwards(err)) {
+            self.notes.wrong(wrong);
+        } else if !self.has_heard {
+            self.ended_unheard();
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn failed(&self, _: &io::Error) {}
+
+    fn ended_unheard(&self) {
+        #[cfg(feature = "tls")]
+        if let Some(wrong) = self.peer.as_ref().and_then(Peer::without_a_word) {
+            self.notes.wrong(wrong);
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        match &polled {
+            Poll::Ready(Ok(())) => self.heard(&buf.filled()[before..]),
+            Poll::Ready(Err(err)) => self.failed(err),
+            Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(polled, bytes.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.written(polled, parts.iter().map(|part| part.len()).sum())
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.written(polled, ())
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
