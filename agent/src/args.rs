@@ -1,7 +1,10 @@
 //! The command line and its environment, parsed into what the programs below need: nothing after this checks again.
 
+mod tls;
+
 use std::env;
 use std::ffi::OsString;
+use std::mem;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,13 +41,16 @@ pub enum Task {
 #[derive(Debug, Parser)]
 #[command(name = "gopherwatch-agent", version)]
 struct Cli {
-    /// The server: a URL, or HOST:PORT
+    /// The server: a URL with http:// or https://, or HOST:PORT for http
     #[arg(long, env = "GOPHERWATCH_SERVER", global = true, default_value = "http://127.0.0.1:50051", value_parser = address::parse)]
     server: Uri,
 
     /// A file with the token that the server asks its agents for, if it does
     #[arg(long, env = "GOPHERWATCH_TOKEN_FILE", global = true, value_name = "FILE", value_parser = token)]
     token_file: Option<Token>,
+
+    #[command(flatten)]
+    tls: tls::TlsFlags,
 
     /// The service that the reports are about [default: this host's name; `send` has none]
     #[arg(long, env = "GOPHERWATCH_SERVICE", global = true, value_name = "NAME", value_parser = name)]
@@ -136,7 +142,7 @@ enum Command {
 }
 
 /// Flags whose variable may be empty, and is then as good as none: files of variables keep a line for later.
-const MAY_BE_EMPTY: [&str; 3] = ["token_file", "statsd_socket", "mapping"];
+const MAY_BE_EMPTY: [&str; 6] = ["token_file", "ca", "cert", "key", "statsd_socket", "mapping"];
 
 /// Parses a command line, its first word the program's name. The error prints itself: help and version too are errors.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Error> {
@@ -147,7 +153,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
             .mut_arg(flag, |arg| if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg });
     }
     let cli = command.clone().try_get_matches_from(words)?;
-    let cli = Cli::from_arg_matches(&cli).map_err(|err| err.format(&mut command))?;
+    let mut cli = Cli::from_arg_matches(&cli).map_err(|err| err.format(&mut command))?;
+    let tls = mem::take(&mut cli.tls).files(&cli.server).map_err(|it| refusal(ErrorKind::ValueValidation, &it))?;
     match cli.command {
         Some(Command::Send { metrics }) => {
             let Some(service) = cli.service else {
@@ -159,6 +166,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
             }
             Ok(Task::Send(once::Options {
                 server: cli.server,
+                tls,
                 service,
                 instance: cli.instance,
                 token: cli.token_file,
@@ -184,6 +192,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
             let scrape = targets(&scrape, &instance).map_err(|it| refusal(ErrorKind::ArgumentConflict, &it))?;
             let options = agent::Options {
                 server: cli.server,
+                tls,
                 token: cli.token_file,
                 subject,
                 processes: cli.process.into_iter().flatten().collect(),

@@ -102,6 +102,16 @@ pub enum Refusal {
     Status(Box<Status>),
 }
 
+impl Refusal {
+    /// What to do about it, where it is known.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Refusal::Tls(err) => Some(err.advice()),
+            Refusal::Status(_) => None,
+        }
+    }
+}
+
 /// Sends a stream of encoded reports; the receipt, with the server's metadata.
 ///
 /// # Errors
