@@ -178,9 +178,12 @@ async fn a_server_without_tls_and_one_with_it_are_told_from_each_other() {
     let server = double.listen_secured(HERE, &Tls::new(authority.issue(&["127.0.0.1"]))).await;
     has(&said(fast(&server.addr.to_string()), &double).await, &["speaks TLS", "say https://"]);
 
-    let double = Double::new([]);
-    let server = double.listen_secured(HERE, &Tls::new(authority.issue(&["127.0.0.1"])).http1()).await;
-    has(&said(fast(&https(&server)).ca_file(&ca), &double).await, &["not HTTP/2", "port 50051"]);
+    for protocols in [&["http/1.1"][..], &[]] {
+        let double = Double::new([]);
+        let tls = Tls::new(authority.issue(&["127.0.0.1"])).speaking(protocols);
+        let server = double.listen_secured(HERE, &tls).await;
+        has(&said(fast(&https(&server)).ca_file(&ca), &double).await, &["not HTTP/2", "port 50051"]);
+    }
 }
 
 /// One that closes each connection, and one that answers none: what they get to see is a handshake, each time.
@@ -211,10 +214,11 @@ async fn a_server_that_asks_who_connects_takes_those_alone_whom_its_authority_kn
     for old in [false, true] {
         let tls = Tls::new(authority.issue(&["127.0.0.1"])).asking(&clients);
         let tls = if old { tls.old() } else { tls };
-        // The server's word may get lost with the connection: it is said all the same, each time.
-        for _ in 0..5 {
+        // Where the server's word gets lost with the connection it is said all the same.
+        let speechless = Tls::new(authority.issue(&["127.0.0.1"])).asking(&clients).hanging_up();
+        for tls in [&tls, &tls, &speechless] {
             let double = Double::new([]);
-            let server = double.listen_secured(HERE, &tls).await;
+            let server = double.listen_secured(HERE, tls).await;
             has(
                 &said(fast(&https(&server)).ca_file(&ca), &double).await,
                 &["asks for a client certificate", "--cert and --key"],
