@@ -58,3 +58,27 @@ fn certificate(options: &Options, secured: &Secured) -> Finding {
     let says = format!("{says}, but only until {date}, for {} days more", left.as_secs() / 86_400);
     Finding::doubtful("tls", says, "renew the server's certificate before: from then on agents do not connect")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{self, Task};
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn http_is_doubtful_where_it_leaves_this_host() {
+        let found =
+            |line: &str| match args::parse(format!("gopherwatch-agent doctor {line}").split(' ').map(Into::into)) {
+                Ok(Task::Doctor(options)) => look(&options, None).remove(0),
+                other => panic!("{line}: {other:?}"),
+            };
+        for here in ["--server 127.0.0.1", "--server [::1]:4000", "--server http://localhost"] {
+            assert_eq!(found(here).verdict, Verdict::Fine, "{here}");
+        }
+        for elsewhere in ["--server 10.0.0.1", "--server http://watch.example"] {
+            let finding = found(elsewhere);
+            assert_eq!(finding.verdict, Verdict::Doubtful, "{elsewhere}");
+            assert!(finding.says.contains("reports can be read") && finding.advice.contains("https://"), "{finding:?}");
+        }
+    }
+}

@@ -153,3 +153,55 @@ impl AsyncWrite for Wire {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A peer that said something, closed the connection, and has not been read yet.
+    struct Closed(&'static [u8]);
+
+    impl AsyncRead for Closed {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buf.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Closed {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_said_before_it_closed_is_read_though_nothing_can_be_written_any_more() {
+        let notes = Notes::default();
+        let mut wire = Wire::over(Box::new(Closed(&[ALERT, 3, 3, 0, 2, 2, 50])), notes.clone());
+        wire.write_all(b"PRI * HTTP/2.0").await.expect("nobody has heard of it yet");
+        assert_eq!(wire.read(&mut [0; 64]).await.expect("an alert"), 7);
+        assert!(matches!(notes.take(), Some(TlsError::OnlyTls)));
+        // From then on it is what it is.
+        assert_eq!(wire.write_all(b"more").await.expect_err("closed").kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_speaks_http_2_says_nothing_about_tls() {
+        let notes = Notes::default();
+        // The head of its first frame, SETTINGS.
+        let mut wire = Wire::over(Box::new(Closed(&[0, 0, 18, 4, 0, 0, 0, 0, 0])), notes.clone());
+        let mut heard = Vec::new();
+        wire.read_to_end(&mut heard).await.expect("read");
+        assert_eq!((heard.len(), notes.take().is_none()), (9, true));
+    }
+}
