@@ -92,23 +92,32 @@ impl Wire {
         self.has_heard = true;
     }
 
-    #[cfg(feature = "tls")]
     fn failed(&self, err: &io::Error) {
-        if let Some(wrong) = self.peer.as_ref().and_then(|peer| peer.afterwards(err)) {
-            self.notes.wrong(wrong);
-        } else if !self.has_heard {
-            self.ended_unheard();
+        match self.afterwards(err) {
+            Some(wrong) => self.notes.wrong(wrong),
+            None if !self.has_heard => self.ended_unheard(),
+            None => {}
         }
     }
 
-    #[cfg(not(feature = "tls"))]
-    fn failed(&self, _: &io::Error) {}
-
     fn ended_unheard(&self) {
+        if !self.is_secured {
+            return self.notes.wrong(TlsError::Unheard);
+        }
         #[cfg(feature = "tls")]
         if let Some(wrong) = self.peer.as_ref().and_then(Peer::without_a_word) {
             self.notes.wrong(wrong);
         }
+    }
+
+    #[cfg(feature = "tls")]
+    fn afterwards(&self, err: &io::Error) -> Option<TlsError> {
+        self.peer.as_ref()?.afterwards(err)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn afterwards(&self, _: &io::Error) -> Option<TlsError> {
+        None
     }
 }
 
@@ -193,6 +202,15 @@ mod tests {
         assert!(matches!(notes.take(), Some(TlsError::OnlyTls)));
         // From then on it is what it is.
         assert_eq!(wire.write_all(b"more").await.expect_err("closed").kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_closes_without_a_word_may_want_tls() {
+        let notes = Notes::default();
+        let mut wire = Wire::over(Box::new(Closed(&[])), notes.clone());
+        wire.write_all(b"PRI * HTTP/2.0").await.expect("nobody has heard of it yet");
+        assert_eq!(wire.read(&mut [0; 64]).await.expect("its end"), 0);
+        assert!(matches!(notes.take(), Some(TlsError::Unheard)));
     }
 
     #[tokio::test]

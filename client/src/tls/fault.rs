@@ -53,6 +53,12 @@ pub enum TlsError {
     /// http, and somebody who speaks nothing but TLS.
     #[error("what listens there speaks TLS, and was spoken to without")]
     OnlyTls,
+    /// http, and somebody who does not understand it and does not say so: OpenSSL's servers do that.
+    #[error("the connection was closed before the server said a word")]
+    Unheard,
+    /// There is no version of TLS, or no cipher, that both sides know.
+    #[error("the server speaks neither TLS 1.2 nor 1.3 as this side does: {0}")]
+    Incompatible(String),
     /// Another service than ours.
     #[error("what listens there speaks TLS, but not HTTP/2")]
     NoHttp2,
@@ -102,6 +108,10 @@ impl TlsError {
                 "say http:// if the server has no certificate, or give it one; is --server its gRPC port (50051)?"
             }
             TlsError::OnlyTls => "say https:// in --server",
+            TlsError::Unheard => {
+                "is gopherwatch-server running there, and is this its gRPC port (50051)? If it has a certificate, say https://"
+            }
+            TlsError::Incompatible(_) => "bring the server's TLS up to date: 1.2 is from 2008, 1.3 from 2018",
             TlsError::NoHttp2 => {
                 "is --server the address that agents connect to (port 50051), not that of REST (8080)?"
             }

@@ -151,6 +151,9 @@ impl Peer {
             Error::AlertReceived(AlertDescription::UnrecognisedName) => {
                 TlsError::OtherName { wanted: self.host.clone(), names: vec!["other names".to_owned()] }
             }
+            Error::PeerIncompatible(_) | Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+                TlsError::Incompatible(err.to_string())
+            }
             // What a server says of its client's certificate depends on who made it. Before it asked, none of it is about that.
             Error::AlertReceived(alert) if self.was_asked() => self.unwelcome(&format!("{alert:?}")),
             _ => TlsError::Other(err.to_string()),

@@ -11,7 +11,7 @@ use gopherwatch_client::tls::TlsFilesError;
 use gopherwatch_client::{Builder, Client, ConnectError};
 use slog::{Drain, KV, Logger, OwnedKVList, Record, Serializer, o};
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const HERE: &str = "127.0.0.1:0";
 
@@ -199,6 +199,19 @@ async fn there_is_no_falling_back_from_tls() {
     }
     has(&lines.until("cannot deliver").await, &["no TLS", "closed the connection in the handshake"]);
     client.close(Duration::ZERO);
+    // What it was still trying.
+    let listener = tokio::net::TcpListener::bind(HERE).await.unwrap();
+    let server = format!("https://{}", listener.local_addr().unwrap());
+
+    // A fatal alert: protocol_version.
+    let client = fast(&server).logger(lines.logger()).connect().unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.write_all(&[0x15, 3, 3, 0, 2, 2, 70]).await.unwrap();
+    has(&lines.until("neither TLS 1.2 nor 1.3").await, &["cannot deliver", "up to date"]);
+    client.close(Duration::ZERO);
+    drop(stream);
+    let listener = tokio::net::TcpListener::bind(HERE).await.unwrap();
+    let server = format!("https://{}", listener.local_addr().unwrap());
 
     let client = fast(&server).logger(lines.logger()).connect().unwrap();
     let (mut stream, _) = listener.accept().await.unwrap();
