@@ -101,18 +101,25 @@ impl Wire {
     }
 
     fn ended_unheard(&self) {
-        if !self.is_secured {
-            return self.notes.wrong(TlsError::Unheard);
-        }
-        #[cfg(feature = "tls")]
-        if let Some(wrong) = self.peer.as_ref().and_then(Peer::without_a_word) {
+        let wrong = if self.is_secured { self.without_a_word() } else { Some(TlsError::Unheard) };
+        if let Some(wrong) = wrong {
             self.notes.wrong(wrong);
         }
     }
 
     #[cfg(feature = "tls")]
+    fn without_a_word(&self) -> Option<TlsError> {
+        self.peer.as_ref()?.without_a_word()
+    }
+
+    #[cfg(feature = "tls")]
     fn afterwards(&self, err: &io::Error) -> Option<TlsError> {
         self.peer.as_ref()?.afterwards(err)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn without_a_word(&self) -> Option<TlsError> {
+        None
     }
 
     #[cfg(not(feature = "tls"))]
