@@ -103,10 +103,10 @@ fmt: ## Check the formatting; `cargo fmt --all` mends it
 	$(CARGO) fmt --all --check
 
 .PHONY: lint
-lint: ## Run clippy on everything, and on the client without its spool; a warning is an error
+lint: ## Run clippy on everything, and on the client without its spool and TLS; a warning is an error
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy -p gopherwatch-client --no-default-features --locked -- -D warnings
-	! $(CARGO) tree -p gopherwatch-client --no-default-features --edges normal,build --locked | grep sqlite
+	! $(CARGO) tree -p gopherwatch-client --no-default-features --edges normal,build --locked | grep -E 'sqlite|rustls|ring v'
 
 .PHONY: doc
 doc: ## Build the documentation of the code; a warning is an error

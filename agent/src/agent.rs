@@ -13,6 +13,7 @@ use gopherwatch_client::codec::encode;
 use gopherwatch_client::error::chain;
 use gopherwatch_client::outbox::Outbox;
 use gopherwatch_client::overflow::Overflow;
+use gopherwatch_client::tls::TlsFiles;
 use gopherwatch_client::token::Token;
 use gopherwatch_client::trouble::{Say, Trouble};
 use gopherwatch_client::{clock, send};
@@ -47,6 +48,8 @@ const STOP_WAIT: Duration = Duration::from_secs(3);
 pub struct Options {
     /// Where reports go.
     pub server: Uri,
+    /// By which files it is spoken to, if that is by https.
+    pub tls: TlsFiles,
     /// What the server knows the agent by, if it asks.
     pub token: Option<Token>,
     /// What they are about.
@@ -119,6 +122,7 @@ pub async fn run(options: Options, log: Logger) -> Result<(), Error> {
     let buffer = Buffer::open(&options.buffer, epoch, &log).map_err(Error::Spool)?;
     let outbox = Arc::new(Outbox::new(buffer));
     let mut delivery = send::Options::new(options.server.clone(), service_id);
+    delivery.tls.clone_from(&options.tls);
     delivery.token.clone_from(&options.token);
     info!(log, "started"; "service" => service_id, "instance" => &options.instance, "server" => %options.server,
         "interval_ms" => options.interval.as_millis() as u64, "epoch" => epoch);

@@ -1,7 +1,11 @@
 //! The command line and its environment, parsed into what the programs below need: nothing after this checks again.
 
+mod tls;
+mod values;
+
 use std::env;
 use std::ffi::OsString;
+use std::mem;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,14 +18,15 @@ use gopherwatch_client::buffer::{self, Limits};
 use gopherwatch_client::error::chain;
 use gopherwatch_client::mapping::valid_name;
 use gopherwatch_client::token::Token;
+use gopherwatch_proto::MAX_METRICS;
 use gopherwatch_proto::v1::Metric;
-use gopherwatch_proto::{MAX_METRICS, MAX_NAME_BYTES, is_valid_name};
 use tonic::transport::Uri;
 
 use crate::mapping::{self, Mapping};
 use crate::sources::process::Watch;
 use crate::sources::{scrape, statsd};
 use crate::{agent, log, once};
+use values::{as_name, buffer_age, buffer_size, directory, interval, metric, name, speed};
 
 /// What the program was asked to do.
 #[derive(Debug)]
@@ -38,13 +43,16 @@ pub enum Task {
 #[derive(Debug, Parser)]
 #[command(name = "gopherwatch-agent", version)]
 struct Cli {
-    /// The server: a URL, or HOST:PORT
+    /// The server: a URL with http:// or https://, or HOST:PORT for http
     #[arg(long, env = "GOPHERWATCH_SERVER", global = true, default_value = "http://127.0.0.1:50051", value_parser = address::parse)]
     server: Uri,
 
     /// A file with the token that the server asks its agents for, if it does
     #[arg(long, env = "GOPHERWATCH_TOKEN_FILE", global = true, value_name = "FILE", value_parser = token)]
     token_file: Option<Token>,
+
+    #[command(flatten)]
+    tls: tls::TlsFlags,
 
     /// The service that the reports are about [default: this host's name; `send` has none]
     #[arg(long, env = "GOPHERWATCH_SERVICE", global = true, value_name = "NAME", value_parser = name)]
@@ -136,7 +144,7 @@ enum Command {
 }
 
 /// Flags whose variable may be empty, and is then as good as none: files of variables keep a line for later.
-const MAY_BE_EMPTY: [&str; 3] = ["token_file", "statsd_socket", "mapping"];
+const MAY_BE_EMPTY: [&str; 6] = ["token_file", "ca", "cert", "key", "statsd_socket", "mapping"];
 
 /// Parses a command line, its first word the program's name. The error prints itself: help and version too are errors.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Error> {
@@ -147,7 +155,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
             .mut_arg(flag, |arg| if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg });
     }
     let cli = command.clone().try_get_matches_from(words)?;
-    let cli = Cli::from_arg_matches(&cli).map_err(|err| err.format(&mut command))?;
+    let mut cli = Cli::from_arg_matches(&cli).map_err(|err| err.format(&mut command))?;
+    let tls = mem::take(&mut cli.tls).files(&cli.server).map_err(|it| refusal(ErrorKind::ValueValidation, &it))?;
     match cli.command {
         Some(Command::Send { metrics }) => {
             let Some(service) = cli.service else {
@@ -159,6 +168,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
             }
             Ok(Task::Send(once::Options {
                 server: cli.server,
+                tls,
                 service,
                 instance: cli.instance,
                 token: cli.token_file,
@@ -184,6 +194,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Er
             let scrape = targets(&scrape, &instance).map_err(|it| refusal(ErrorKind::ArgumentConflict, &it))?;
             let options = agent::Options {
                 server: cli.server,
+                tls,
                 token: cli.token_file,
                 subject,
                 processes: cli.process.into_iter().flatten().collect(),
@@ -336,106 +347,15 @@ fn process(text: &str) -> Result<Option<Watch>, String> {
     Watch::new(name(service)?, pattern).map(Some)
 }
 
-fn name(text: &str) -> Result<String, String> {
-    if is_valid_name(text) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("a name is 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 _ . : / - and begins with a letter or digit"))
-}
-
-fn metric(text: &str) -> Result<Metric, String> {
-    let (metric, value) = text.split_once('=').ok_or("write it as metric=value, such as cpu_percent=97")?;
-    let value: f64 = value.trim().parse().map_err(|_| format!("{value:?} is not a number"))?;
-    if !value.is_finite() {
-        return Err("the value must be finite".into());
-    }
-    Ok(Metric { name: name(metric.trim())?, value })
-}
-
-fn speed(text: &str) -> Result<f64, String> {
-    let speed: f64 = text.parse().map_err(|_| "not a number")?;
-    if !(0.01..=86_400.0).contains(&speed) {
-        return Err("takes 0.01 to 86400".into());
-    }
-    Ok(speed)
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let interval = duration(text)?;
-    // Faster than this measures the agent rather than the host; slower than this and `absent()` means little.
-    if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&interval) {
-        return Err("takes 10ms to 1h".into());
-    }
-    Ok(interval)
-}
-
-fn directory(text: &str) -> Result<PathBuf, String> {
-    // Of an empty variable in the environment: the working directory is hardly what was meant.
-    if text.is_empty() { Err("takes a directory".into()) } else { Ok(text.into()) }
-}
-
-fn buffer_size(text: &str) -> Result<usize, String> {
-    let shape = "write a size as 64MiB or 1GiB";
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (count, unit) = text.split_at(split);
-    let unit: u64 = match unit {
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return Err(shape.into()),
-    };
-    let count: u64 = count.parse().map_err(|_| shape)?;
-    // Less holds not even a few rounds of a simulated fleet; more is looked through for minutes at a start.
-    match count.checked_mul(unit) {
-        Some(bytes @ 0x10_0000..=0x10_0000_0000) => {
-            usize::try_from(bytes).map_err(|_| "too much for this machine".into())
-        }
-        _ => Err("takes 1MiB to 64GiB".into()),
-    }
-}
-
-fn buffer_age(text: &str) -> Result<Duration, String> {
-    let age = duration(text)?;
-    // Less than a restart of the server takes would drop everything each time.
-    if !(Duration::from_secs(10)..=Duration::from_secs(30 * 86_400)).contains(&age) {
-        return Err("takes 10s to 30d".into());
-    }
-    Ok(age)
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (count, unit) = text.split_at(split);
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err("write a duration as 500ms, 1s, 5m or 1h".into()),
-    };
-    let count: u64 = count.parse().map_err(|_| "write a duration as 500ms, 1s, 5m or 1h")?;
-    count.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "too long".into())
-}
-
 fn host_name() -> String {
     as_name(&sysinfo::System::host_name().unwrap_or_default()).unwrap_or_else(|| "unknown-host".into())
-}
-
-/// The nearest valid name to `text`, if anything is left of it.
-fn as_name(text: &str) -> Option<String> {
-    let name: String = text
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "_.:/-".contains(c) { c } else { '-' })
-        .skip_while(|c| !c.is_ascii_alphanumeric())
-        .take(MAX_NAME_BYTES)
-        .collect();
-    is_valid_name(&name).then_some(name)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use gopherwatch_proto::is_valid_name;
 
     use super::*;
 
@@ -561,29 +481,11 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_a_unit() {
-        for (text, millis) in [("500ms", 500), ("1s", 1_000), ("5m", 300_000), ("1h", 3_600_000)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for bad in ["", "1", "s", "-1s", "1.5s", "1 s", "99999999999999999999s", "9999999999999999h", "1w"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn a_bad_name_is_refused_and_says_what_a_name_is() {
         let message = parsed("--service=-_x").expect_err("refused");
         assert!(message.contains("--service"), "{message}");
         let message = parsed("--instance=wéb").expect_err("refused");
         assert!(message.contains("begins with a letter or digit"), "{message}");
-    }
-
-    #[test]
-    fn a_host_name_is_made_a_valid_name() {
-        assert_eq!(as_name("Müller's-PC.local").as_deref(), Some("M-ller-s-PC.local"));
-        assert_eq!(as_name("-_x1").as_deref(), Some("x1"));
-        assert_eq!(as_name("日本"), None);
-        assert_eq!(as_name(&"x".repeat(300)).map(|name| name.len()), Some(MAX_NAME_BYTES));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod buffer;
 mod server;
 mod sources;
+mod tls;
 
 use std::fmt;
 

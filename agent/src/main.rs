@@ -35,7 +35,8 @@ fn main() -> ExitCode {
     let unknown = unknown_names();
     match task {
         Task::Send(options) => {
-            unknown.iter().for_each(|name| mention(name));
+            unknown.iter().for_each(|name| mention(&format!("unknown environment variable {name}")));
+            options.warning().iter().for_each(|warning| mention(warning));
             let outcome = runtime.block_on(once::run(&options));
             end(runtime);
             match outcome {
@@ -91,8 +92,8 @@ fn examined(report: &doctor::Report) -> ExitCode {
 }
 
 #[expect(clippy::print_stderr, reason = "there is no logger to say it")]
-fn mention(name: &str) {
-    eprintln!("warning: unknown environment variable {name}");
+fn mention(warning: &str) {
+    eprintln!("warning: {warning}");
 }
 
 #[expect(clippy::print_stderr, reason = "there is no logger to say it")]

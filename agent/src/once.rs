@@ -4,11 +4,12 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use gopherwatch_client::codec::encode;
+use gopherwatch_client::connection::{NoConnection, connect};
+use gopherwatch_client::tls::TlsFiles;
 use gopherwatch_client::token::{Token, TokenError};
-use gopherwatch_client::{clock, send};
+use gopherwatch_client::{address, clock, send};
 use gopherwatch_proto::v1::{Metric, MetricReport, Summary};
 use tokio::time::timeout;
-use tonic::Status;
 use tonic::transport::Uri;
 
 /// Someone sits at a terminal and waits.
@@ -19,6 +20,8 @@ const RECEIPT_WAIT: Duration = Duration::from_secs(10);
 pub struct Options {
     /// The server.
     pub server: Uri,
+    /// By which files it is spoken to, if that is by https.
+    pub tls: TlsFiles,
     /// A valid name.
     pub service: String,
     /// A valid name; none leaves it to the server, which says "default".
@@ -44,21 +47,21 @@ pub enum Error {
     #[error(transparent)]
     Token(#[from] TokenError),
     /// Nobody there.
-    #[error("connecting to {server} (is gopherwatch-server running there? --server says where to look)")]
+    #[error("connecting to {server} ({})", .source.advice())]
     Connect {
         /// Where.
         server: Uri,
         /// Why.
         #[source]
-        source: send::NoConnection,
+        source: NoConnection,
     },
     /// The server, or something between, said no.
-    #[error("sending to {server}: {}", send::describe(.status))]
+    #[error("sending to {server}{}", .source.advice().map_or_else(String::new, |advice| format!(" ({advice})")))]
     Refused {
         /// Where.
         server: Uri,
         /// Why.
-        status: Box<Status>,
+        source: send::Refusal,
     },
     /// The report may have been evaluated, or not.
     #[error("waiting {RECEIPT_WAIT:?} for the receipt from {server} (the server may be stuck; its log would say)")]
@@ -68,14 +71,23 @@ pub enum Error {
     },
 }
 
+impl Options {
+    /// What to say before anything is sent.
+    pub fn warning(&self) -> Option<String> {
+        let is_told = self.token.is_some() && address::is_exposed(&self.server);
+        is_told
+            .then(|| format!("the token goes to {} in the clear, where others can read it: say https://", self.server))
+    }
+}
+
 /// Sends the report and waits for its receipt.
 ///
 /// # Errors
 /// There was no receipt.
 pub async fn run(options: &Options) -> Result<Outcome, Error> {
     let server = || options.server.clone();
-    let endpoint = send::endpoint(server());
-    let channel = send::connect(&endpoint).await.map_err(|source| Error::Connect { server: server(), source })?;
+    let connecting = connect(&options.server, &options.tls);
+    let connection = connecting.await.map_err(|source| Error::Connect { server: server(), source })?;
     let report = encode(&MetricReport {
         service_name: options.service.clone(),
         instance: options.instance.clone().unwrap_or_default(),
@@ -90,9 +102,9 @@ pub async fn run(options: &Options) -> Result<Outcome, Error> {
     let request =
         send::request(tokio_stream::once(report), service_id, epoch, clock::unix_nanos(), options.token.as_ref())?;
     let started = Instant::now();
-    match timeout(RECEIPT_WAIT, send::call(channel, request)).await {
+    match timeout(RECEIPT_WAIT, send::call(&connection, request)).await {
         Ok(Ok(answer)) => Ok(Outcome { summary: answer.into_inner(), durable_after: started.elapsed() }),
-        Ok(Err(status)) => Err(Error::Refused { server: server(), status: status.into() }),
+        Ok(Err(source)) => Err(Error::Refused { server: server(), source }),
         Err(_) => Err(Error::NoReceipt { server: server() }),
     }
 }

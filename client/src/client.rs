@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::error::chain;
 use crate::metrics::{Counter, Gauge, Metrics, NameError};
 use crate::reporter::Reporter;
+use crate::tls::{TlsFiles, TlsFilesError};
 use crate::token::{Token, TokenError};
 use crate::trouble::{Say, Trouble};
 
@@ -48,6 +49,9 @@ pub enum ConnectError {
     /// The file with the token.
     #[error(transparent)]
     Token(TokenError),
+    /// The files for TLS.
+    #[error(transparent)]
+    Tls(TlsFilesError),
     /// There is no thread to report, or nothing to run on it.
     #[error("starting the thread that reports")]
     Thread(#[source] io::Error),
@@ -75,13 +79,15 @@ pub struct Builder {
     instance: Option<String>,
     interval: Duration,
     token_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    identity_files: Option<(PathBuf, PathBuf)>,
     buffer: buffer::Options,
     clock: Clock,
     log: Logger,
 }
 
 impl Client {
-    /// Reports `service` to `server` (a URL, or HOST:PORT) each second, from now on. Whether the server is there does not
+    /// Reports `service` to `server` (a URL with http or https, or HOST:PORT for http) each second, from now on. Whether the server is there does not
     /// matter: reports wait for it.
     ///
     /// # Errors
@@ -98,6 +104,8 @@ impl Client {
             instance: None,
             interval: Duration::from_secs(1),
             token_file: None,
+            ca_file: None,
+            identity_files: None,
             buffer: buffer::Options::default(),
             clock: Clock::default(),
             log: Logger::root(Discard, o!()),
@@ -211,6 +219,37 @@ impl Builder {
         Self { token_file: Some(path.into()), ..self }
     }
 
+    /// Trusts a server whose certificate one of the authorities in this file has issued (PEM, at least one of them), and no
+    /// other; without it, those that the system trusts. The file is read anew for each connection, so that another one may
+    /// be put there at any time; [`Builder::connect`] refuses one that has no certificate in it, and a server that is not
+    /// reached by `https://`. Of the feature `tls`, which is on unless `default-features` are off.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let ca = dir.path().join("ca.pem");
+    /// # std::fs::write(&ca, gopherwatch_client::double::Authority::new("CA").pem())?;
+    /// let watch = gopherwatch_client::Client::builder("https://127.0.0.1:50051", "checkout").ca_file(&ca).connect()?;
+    /// # watch.close(std::time::Duration::ZERO);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn ca_file(self, path: impl Into<PathBuf>) -> Self {
+        Self { ca_file: Some(path.into()), ..self }
+    }
+
+    /// Shows a server that asks who connects the certificate in the file `cert` (PEM, behind it those between it and its
+    /// authority) and proves it by the private key in the file `key` (PEM, without a passphrase; its owner's alone to read). Both
+    /// are read anew for each connection; [`Builder::connect`] refuses files that hold none, or a key of another certificate.
+    /// Of the feature `tls`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn identity_files(self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self { identity_files: Some((cert.into(), key.into())), ..self }
+    }
+
     /// Keeps what is not receipted in this directory, so that the next process delivers it: one directory for each
     /// process. One that cannot be used, or is another's, is told to the logger, and reports are kept in memory. Of the
     /// feature `spool`, which is on unless `default-features` are off.
@@ -244,15 +283,18 @@ impl Builder {
     /// [`Client::connect`].
     ///
     /// # Errors
-    /// The address or a name is none, the token's file holds none, or no thread can be started.
+    /// The address or a name is none, a file of TLS cannot be used, the token's file holds none, or no thread can be
+    /// started.
     pub fn connect(self) -> Result<Client, ConnectError> {
-        let Self { server, service, instance, interval, token_file, buffer, clock, log } = self;
+        let Self { server, service, instance, interval, token_file, ca_file, identity_files, buffer, clock, log } =
+            self;
         let uri: Uri =
             address::parse(&server).map_err(|source| ConnectError::Server { text: server.clone(), source })?;
         let instance = instance.unwrap_or_else(host_name);
         if let Some(bad) = [&service, &instance].into_iter().find(|name| !is_valid_name(name)) {
             return Err(ConnectError::Name(bad.clone()));
         }
+        let tls = TlsFiles::for_server(&uri, ca_file, identity_files).map_err(ConnectError::Tls)?;
         let token = token_file.map(|path| Token::in_file(&path)).transpose().map_err(ConnectError::Token)?;
         let runtime: Runtime =
             RuntimeBuilder::new_current_thread().enable_all().build().map_err(ConnectError::Thread)?;
@@ -263,6 +305,7 @@ impl Builder {
         let (running, ended) = mpsc::sync_channel(1);
         let reporter = Reporter {
             server: uri,
+            tls,
             service,
             instance,
             interval,

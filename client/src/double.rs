@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 #![expect(clippy::missing_panics_doc, reason = "a test that cannot go on panics")]
 
+mod certificates;
+mod secured;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,6 +21,9 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
+
+pub use certificates::{Authority, Issued};
+pub use secured::Tls;
 
 /// What to do to a stream. Without instructions it is read to its end and receipted.
 #[derive(Debug, Clone, Copy)]
@@ -98,13 +104,27 @@ impl Double {
     }
 
     pub async fn listen(&self, addr: &str) -> Listening {
+        self.listen_as(addr, None).await
+    }
+
+    /// [`Double::listen`] for those who speak TLS.
+    pub async fn listen_secured(&self, addr: &str, tls: &Tls) -> Listening {
+        self.listen_as(addr, Some(tls)).await
+    }
+
+    async fn listen_as(&self, addr: &str, tls: Option<&Tls>) -> Listening {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = bind(addr).await;
         let addr = listener.local_addr().unwrap();
         let service = MetricsServiceServer::new(self.clone());
+        let acceptor = tls.map(Tls::acceptor);
         runtime.spawn(async move {
-            let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
-            Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+            let listener = TcpListener::from_std(listener).unwrap();
+            let router = Server::builder().add_service(service);
+            match acceptor {
+                None => router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap(),
+                Some(acceptor) => router.serve_with_incoming(secured::incoming(listener, acceptor)).await.unwrap(),
+            }
         });
         Listening { addr, runtime: Some(runtime) }
     }

@@ -12,6 +12,9 @@
 //! # }
 //! ```
 //!
+//! A server at another host is spoken to by TLS: `https://HOST:PORT`, with [`Builder::ca_file`] for a certificate that the system
+//! does not trust and [`Builder::identity_files`] for a server that asks for one. There is no falling back to anything less.
+//!
 //! A reading becomes a numbered report, waits in a bounded buffer in memory or on disk ([`buffer`], [`outbox`]) and leaves
 //! it only with the server's receipt ([`send`]). The agent is built on the same parts.
 
@@ -21,6 +24,7 @@ pub mod buffer;
 mod client;
 pub mod clock;
 pub mod codec;
+pub mod connection;
 #[cfg(feature = "test-util")]
 pub mod double;
 pub mod error;
@@ -30,6 +34,7 @@ pub mod outbox;
 pub mod overflow;
 mod reporter;
 pub mod send;
+pub mod tls;
 pub mod token;
 pub mod trouble;
 

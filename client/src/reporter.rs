@@ -19,11 +19,13 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::overflow::Overflow;
 use crate::send;
+use crate::tls::TlsFiles;
 use crate::token::Token;
 
 /// See the module. Service and instance are valid names.
 pub(crate) struct Reporter {
     pub(crate) server: Uri,
+    pub(crate) tls: TlsFiles,
     pub(crate) service: String,
     pub(crate) instance: String,
     pub(crate) interval: Duration,
@@ -42,8 +44,11 @@ impl Reporter {
         // 0 would mean "no epoch".
         let epoch = rand::random_range(1..=u64::MAX);
         let outbox = Arc::new(Outbox::by(self.clock.clone(), self.buffer(epoch)));
-        let delivery =
-            send::Options { token: self.token.clone(), ..send::Options::new(self.server.clone(), &self.service) };
+        let delivery = send::Options {
+            tls: self.tls.clone(),
+            token: self.token.clone(),
+            ..send::Options::new(self.server.clone(), &self.service)
+        };
         let sender = tokio::spawn(send::run(delivery, Arc::clone(&outbox), self.log.clone()));
 
         let mut ticks = interval(self.interval);

@@ -13,13 +13,16 @@ use slog::{Logger, debug, info, warn};
 use tokio::time::{sleep, timeout};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Uri;
 use tonic::{Code, Request, Response, Status};
 
+use crate::address;
 use crate::buffer::{Accounts, Opened};
 use crate::codec::{Encoded, EncodedReports};
+use crate::connection::{Connection, NoConnection, connect};
 use crate::error::chain;
 use crate::outbox::Outbox;
+use crate::tls::{TlsError, TlsFiles};
 use crate::token::{Token, TokenError};
 use crate::trouble::{Episode, Say, Trouble};
 
@@ -39,6 +42,8 @@ const PUSHBACK_MAX: Duration = Duration::from_secs(60);
 pub struct Options {
     /// The server.
     pub server: Uri,
+    /// By which files it is spoken to, if that is by https.
+    pub tls: TlsFiles,
     /// The streams' `service-id`.
     pub service_id: MetadataValue<Ascii>,
     /// What the server knows the agent by, if it asks.
@@ -55,49 +60,12 @@ impl Options {
     pub fn new(server: Uri, service_id: &str) -> Self {
         Self {
             server,
+            tls: TlsFiles::default(),
             service_id: service_id.parse().expect("a valid name is printable ASCII"),
             token: None,
             rotate: Duration::from_secs(5),
             receipt_wait: Duration::from_secs(20),
         }
-    }
-}
-
-/// An endpoint that notices a dead peer: TCP alone would take a quarter of an hour.
-pub fn endpoint(server: Uri) -> Endpoint {
-    Endpoint::from(server)
-        .user_agent(concat!("gopherwatch-client/", env!("CARGO_PKG_VERSION")))
-        .expect("a name and a version are a valid header")
-        .connect_timeout(Duration::from_secs(4))
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-}
-
-/// How long finding the server and connecting to it may take. The system's own library asks each name server for 5 s: two of
-/// three may be dead. That it has no answer either is worth a word, and a reason to begin anew.
-const CONNECT_WAIT: Duration = Duration::from_secs(12);
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum NoConnection {
-    /// Somebody said so.
-    #[error(transparent)]
-    Refused(tonic::transport::Error),
-    /// Nobody said anything.
-    #[error("no answer within {CONNECT_WAIT:?}, of a name server or the server")]
-    Silence,
-}
-
-/// Connects, within a bounded time: the endpoint's own limit does not hold for asking name servers.
-///
-/// # Errors
-/// There is no connection.
-pub async fn connect(endpoint: &Endpoint) -> Result<Channel, NoConnection> {
-    match timeout(CONNECT_WAIT, endpoint.connect()).await {
-        Ok(connected) => connected.map_err(NoConnection::Refused),
-        Err(_) => Err(NoConnection::Silence),
     }
 }
 
@@ -123,29 +91,53 @@ pub fn request<S>(
     Ok(request)
 }
 
+/// Why a stream brought no receipt, as far as it was spoken.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// There is no talking: the connection is not secured as one side wants it.
+    #[error(transparent)]
+    Tls(TlsError),
+    /// The server, or something between, said no.
+    #[error("{}", describe(.0))]
+    Status(Box<Status>),
+}
+
+impl Refusal {
+    /// What to do about it, where it is known.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Refusal::Tls(err) => Some(err.advice()),
+            Refusal::Status(_) => None,
+        }
+    }
+}
+
 /// Sends a stream of encoded reports; the receipt, with the server's metadata.
 ///
 /// # Errors
 /// The server refused the stream, or the connection was lost before the receipt.
 pub async fn call(
-    channel: Channel,
+    connection: &Connection,
     request: Request<impl tokio_stream::Stream<Item = Encoded> + Send + 'static>,
-) -> Result<Response<Summary>, Status> {
-    let mut grpc = tonic::client::Grpc::new(channel);
-    grpc.ready().await.map_err(|err| Status::unavailable(chain(&err)))?;
+) -> Result<Response<Summary>, Refusal> {
+    let refusal = |status: Status| connection.tls_error().map_or_else(|| Refusal::Status(status.into()), Refusal::Tls);
+    let mut grpc = tonic::client::Grpc::new(connection.channel.clone());
+    grpc.ready().await.map_err(|err| refusal(Status::unavailable(chain(&err))))?;
     let path = PathAndQuery::from_static(METHOD);
-    grpc.client_streaming(request, path, EncodedReports).await
+    grpc.client_streaming(request, path, EncodedReports).await.map_err(refusal)
 }
 
 /// Delivers until the outbox is finished and empty.
 pub async fn run(options: Options, outbox: Arc<Outbox>, log: Logger) {
-    let endpoint = endpoint(options.server.clone());
+    if options.token.is_some() && address::is_exposed(&options.server) {
+        warn!(log, "the token goes over the network in the clear, where others can read it";
+            "advice" => "say https:// in --server, and give the server a certificate", "server" => %options.server);
+    }
     let mut sender = Sender {
         options,
-        endpoint,
         outbox,
         log,
-        channel: None,
+        connection: None,
         has_receipt: false,
         trouble: Trouble::default(),
         rejections: Trouble::default(),
@@ -176,8 +168,8 @@ enum Failure {
     Token(TokenError),
     #[error("connecting")]
     Connect(#[source] NoConnection),
-    #[error("streaming: {}", describe(.0))]
-    Stream(Box<Status>),
+    #[error("streaming")]
+    Stream(#[source] Refusal),
     #[error("waiting {0:?} for the receipt")]
     NoReceipt(Duration),
     #[error("the receipt covers none of {0} reports")]
@@ -196,7 +188,7 @@ pub fn describe(status: &Status) -> String {
 impl Failure {
     /// How long the server asks to be left alone.
     fn pushback(&self) -> Option<Duration> {
-        let Failure::Stream(status) = self else { return None };
+        let Failure::Stream(Refusal::Status(status)) = self else { return None };
         let millis: u64 = status.metadata().get(PUSHBACK)?.to_str().ok()?.parse().ok()?;
         Some(Duration::from_millis(millis).min(PUSHBACK_MAX))
     }
@@ -205,15 +197,16 @@ impl Failure {
     fn spares_connection(&self) -> bool {
         match self {
             Failure::EmptyReceipt(_) => true,
-            Failure::Stream(status) => status.code() == Code::ResourceExhausted,
+            Failure::Stream(Refusal::Status(status)) => status.code() == Code::ResourceExhausted,
             Failure::Token(_) => true,
-            Failure::Connect(_) | Failure::NoReceipt(_) => false,
+            Failure::Stream(Refusal::Tls(_)) | Failure::Connect(_) | Failure::NoReceipt(_) => false,
         }
     }
 
     fn advice(&self) -> &'static str {
         let code = match self {
-            Failure::Stream(status) => status.code(),
+            Failure::Stream(Refusal::Tls(err)) | Failure::Connect(NoConnection::Tls(err)) => return err.advice(),
+            Failure::Stream(Refusal::Status(status)) => status.code(),
             Failure::Token(_) => Code::Unauthenticated,
             Failure::Connect(_) | Failure::NoReceipt(_) | Failure::EmptyReceipt(_) => Code::Unavailable,
         };
@@ -228,16 +221,15 @@ impl Failure {
     }
 }
 
-fn received(result: Result<Response<Summary>, Status>) -> Result<Summary, Failure> {
-    result.map(Response::into_inner).map_err(|status| Failure::Stream(status.into()))
+fn received(result: Result<Response<Summary>, Refusal>) -> Result<Summary, Failure> {
+    result.map(Response::into_inner).map_err(Failure::Stream)
 }
 
 struct Sender {
     options: Options,
-    endpoint: Endpoint,
     outbox: Arc<Outbox>,
     log: Logger,
-    channel: Option<Channel>,
+    connection: Option<Connection>,
     has_receipt: bool,
     trouble: Trouble,
     rejections: Trouble,
@@ -261,15 +253,18 @@ impl Sender {
             }
         };
         if result.as_ref().is_err_and(|failure| !failure.spares_connection()) {
-            self.channel = None;
+            self.connection = None;
         }
         result
     }
 
     async fn stream(&mut self) -> Result<Summary, Failure> {
-        let channel = match &self.channel {
-            Some(channel) => channel.clone(),
-            None => self.channel.insert(connect(&self.endpoint).await.map_err(Failure::Connect)?).clone(),
+        let connection = match &self.connection {
+            Some(connection) => connection.clone(),
+            None => {
+                let made = connect(&self.options.server, &self.options.tls).await.map_err(Failure::Connect)?;
+                self.connection.insert(made).clone()
+            }
         };
         let is_proven = self.has_receipt && !self.trouble.is_there();
         let rotate = if is_proven { self.options.rotate } else { self.options.rotate.min(PROOF_AFTER) };
@@ -281,7 +276,7 @@ impl Sender {
         let Options { service_id, token, .. } = &self.options;
         let request = request(reports, service_id.clone(), epoch, clock_ms.saturating_mul(1_000_000), token.as_ref())
             .map_err(Failure::Token)?;
-        let call = call(channel, request);
+        let call = call(&connection, request);
         tokio::pin!(call);
         tokio::select! {
             // Early: the server is stopping, overloaded or gone.

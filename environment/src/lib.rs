@@ -31,9 +31,12 @@ pub const SERVER: [&str; 18] = [
 ];
 
 /// The variables of the agent's flags.
-pub const AGENT: [&str; 18] = [
+pub const AGENT: [&str; 21] = [
     "GOPHERWATCH_SERVER",
     "GOPHERWATCH_TOKEN_FILE",
+    "GOPHERWATCH_CA",
+    "GOPHERWATCH_CERT",
+    "GOPHERWATCH_KEY",
     "GOPHERWATCH_SERVICE",
     "GOPHERWATCH_INSTANCE",
     "GOPHERWATCH_INTERVAL",

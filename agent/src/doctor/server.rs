@@ -4,9 +4,11 @@ use std::{
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
+    path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
+use gopherwatch_client::connection::{NoConnection, connect};
 use gopherwatch_client::{clock, error::chain, send};
 use gopherwatch_proto::v1::Summary;
 use jiff::fmt::rfc2822::DateTimeParser;
@@ -14,7 +16,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 
-use super::Finding;
+use super::{Finding, tls};
 use crate::agent::Options;
 
 /// For each step.
@@ -89,8 +91,9 @@ async fn reach(addr: SocketAddr) -> Result<(), Finding> {
 /// A stream without reports: the receipt counts nothing, and says all that there is to know.
 async fn talk(options: &Options) -> Vec<Finding> {
     let began = Instant::now();
-    let channel = match timeout(WAIT, send::endpoint(options.server.clone()).connect()).await {
-        Ok(Ok(channel)) => channel,
+    let connection = match timeout(WAIT, connect(&options.server, &options.tls)).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(NoConnection::Tls(err))) => return vec![tls::broken(&err)],
         Ok(Err(err)) => return vec![not_ours(&chain(&err))],
         Err(_) => return vec![not_ours(&format!("no answer within {WAIT:?}"))],
     };
@@ -100,21 +103,24 @@ async fn talk(options: &Options) -> Vec<Finding> {
         Ok(request) => request,
         Err(err) => return vec![Finding::broken("token", chain(&err), "put the server's agent token there")],
     };
-    match timeout(WAIT, send::call(channel, request)).await {
+    let mut findings = tls::look(options, connection.secured());
+    match timeout(WAIT, send::call(&connection, request)).await {
         Ok(Ok(answer)) => {
             let says = format!("{} gives receipts, in {:.1} ms", options.server, began.elapsed().as_secs_f64() * 1e3);
-            let mut findings = vec![Finding::fine("server", says)];
+            findings.push(Finding::fine("server", says));
             findings.extend(tokens(options));
             findings.push(clock(&answer));
-            findings
         }
-        Ok(Err(status)) => vec![refusal(&status, options)],
-        Err(_) => vec![Finding::broken(
+        // What was found of the connection was said too soon.
+        Ok(Err(send::Refusal::Tls(err))) => return vec![tls::broken(&err)],
+        Ok(Err(send::Refusal::Status(status))) => findings.push(refusal(&status, options)),
+        Err(_) => findings.push(Finding::broken(
             "server",
             format!("it gives no receipt within {WAIT:?}"),
             "it may be stuck, or its disk full: its /readyz and its log say why",
-        )],
+        )),
     }
+    findings
 }
 
 fn not_ours(why: &str) -> Finding {
@@ -145,12 +151,15 @@ fn tokens(options: &Options) -> Vec<Finding> {
         return vec![Finding::fine("token", "none, and the server asks for none")];
     };
     let mut findings = vec![Finding::fine("token", "the server takes it, or asks for none")];
-    let mode = fs::metadata(token.path()).map(|about| about.permissions().mode()).unwrap_or_default();
-    if mode & 0o077 != 0 {
-        let says = format!("others can read {}", token.path().display());
-        findings.push(Finding::doubtful("token", says, "chmod 600 it, owned by the agent's user"));
-    }
+    findings.extend(readable("token", token.path()));
     findings
+}
+
+/// A secret that others can read.
+pub(super) fn readable(subject: &'static str, path: &Path) -> Option<Finding> {
+    let mode = fs::metadata(path).map(|about| about.permissions().mode()).unwrap_or_default();
+    let says = || format!("others can read {}", path.display());
+    (mode & 0o077 != 0).then(|| Finding::doubtful(subject, says(), "chmod 600 it, owned by the agent's user"))
 }
 
 /// By the date that every HTTP answer has.

@@ -14,4 +14,5 @@ mod scrape;
 mod spool;
 mod statsd;
 mod support;
+mod tls;
 mod token;

@@ -6,3 +6,4 @@ mod client;
 mod clock;
 mod deliver;
 mod leftovers;
+mod tls;
