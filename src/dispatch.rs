@@ -21,7 +21,7 @@ use tokio::{
 };
 
 pub use account::{StreamAccount, Tally};
-pub use pack::{Address, ByName, News, Packer, Told, ToldLayouts, ToldSeats, Whose};
+pub use pack::{Address, ByName, News, Packer, Told, ToldLayouts, Which, Whose};
 
 use crate::{
     model::{InstanceKey, Timestamp},
@@ -46,8 +46,8 @@ pub struct Item {
     pub instance: u32,
     /// Whether it is only a sign of life.
     pub is_sign: bool,
-    /// Its layout's number.
-    pub layout: u32,
+    /// Which metrics it has.
+    pub metrics: Metrics,
     /// Where its values begin among those of its chunk.
     pub first: u32,
     /// Whether it is the last one of an orderly stop.
@@ -60,6 +60,26 @@ pub struct Item {
     pub sequence: u64,
 }
 
+/// Which metrics a report has.
+#[derive(Clone, Copy, Debug)]
+pub enum Metrics {
+    /// Those of the layout of this number.
+    Layout(u32),
+    /// So many, whose numbers begin here among those of its chunk.
+    Loose {
+        /// Where.
+        first: u32,
+        /// How many.
+        n: u16,
+    },
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::Loose { first: 0, n: 0 }
+    }
+}
+
 /// Reports of one stream for one lane, in the order in which they were sent.
 #[derive(Debug)]
 pub struct Chunk {
@@ -67,6 +87,8 @@ pub struct Chunk {
     pub items: Vec<Item>,
     /// The values of all reports, one report's behind another's.
     pub values: Vec<f64>,
+    /// The numbers of the metrics of reports that have no layout.
+    pub loose: Vec<u32>,
     /// Whose signs of life those items are that are no reports.
     pub signs: Vec<Arc<InstanceKey>>,
     /// Names that the lane has not been told yet.

@@ -7,7 +7,7 @@ use std::{collections::HashMap, mem, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 
-use super::{Chunk, Item, StreamAccount};
+use super::{Chunk, Item, Metrics, StreamAccount};
 use crate::{
     model::{InstanceKey, Layout, Name, Row, Timestamp},
     rules::Sieve,
@@ -35,11 +35,21 @@ pub enum Whose<'a> {
     New(usize, &'a Arc<InstanceKey>),
 }
 
+/// Which metrics a report has.
+#[derive(Clone, Copy, Debug)]
+pub enum Which<'a> {
+    /// Those of a layout.
+    Layout(u32),
+    /// These.
+    Loose(&'a [u32]),
+}
+
 /// Packs the reports of one stream into a chunk for each lane.
 #[derive(Debug)]
 pub struct Packer {
     lanes: Vec<Open>,
     layouts: Vec<Arc<Layout>>,
+    names: Vec<Name>,
 }
 
 /// What the next chunk of a lane is made of.
@@ -47,12 +57,14 @@ pub struct Packer {
 struct Open {
     items: Vec<Item>,
     values: Vec<f64>,
+    loose: Vec<u32>,
     signs: Vec<Arc<InstanceKey>>,
     instances: Vec<Arc<InstanceKey>>,
     told: Told,
-    /// How many instances and layouts the lane has been told, or will be with this chunk.
+    /// How many instances, layouts and metrics the lane has been told, or will be with this chunk.
     n_instances: u32,
     n_layouts: usize,
+    n_names: usize,
     /// How many items and values there were last time: a busy stream brings about as many again.
     n_last: (usize, usize),
 }
@@ -60,7 +72,7 @@ struct Open {
 impl Packer {
     /// Nothing told and nothing packed yet.
     pub fn new(n_lanes: usize) -> Self {
-        Self { lanes: (0..n_lanes).map(|_| Open::default()).collect(), layouts: Vec::new() }
+        Self { lanes: (0..n_lanes).map(|_| Open::default()).collect(), layouts: Vec::new(), names: Vec::new() }
     }
 
     /// Gives a layout its number. Lanes are told of it with their next chunk.
@@ -69,20 +81,28 @@ impl Packer {
         number(self.layouts.len() - 1)
     }
 
-    /// Forgets all layouts. Not while reports are packed: their numbers would mean nothing.
-    pub fn forget_layouts(&mut self) {
+    /// Gives a metric its number.
+    pub fn add_name(&mut self, name: Name) -> u32 {
+        self.names.push(name);
+        number(self.names.len() - 1)
+    }
+
+    /// Forgets all layouts and metrics. Not while reports are packed: their numbers would mean nothing.
+    pub fn forget_names(&mut self) {
         self.layouts.clear();
+        self.names.clear();
         for lane in &mut self.lanes {
             // What is packed goes by the old numbers.
-            assert!(lane.items.is_empty(), "layouts are forgotten between chunks");
-            lane.n_layouts = 0;
+            assert!(lane.items.is_empty(), "names are forgotten between chunks");
+            (lane.n_layouts, lane.n_names) = (0, 0);
             lane.told.layouts = Arc::default();
+            lane.told.names = Arc::default();
         }
     }
 
-    /// Packs a report of these values, one for each metric of its layout; its item's instance, and place among the
-    /// values, are filled in here. Answers the address for the instance's next one.
-    pub fn put(&mut self, whose: Whose<'_>, item: Item, values: &[f64]) -> Address {
+    /// Packs a report of these metrics and their values; its item's instance, and places, are filled in here. Answers the
+    /// address for the instance's next one.
+    pub fn put(&mut self, whose: Whose<'_>, item: Item, which: Which<'_>, values: &[f64]) -> Address {
         let lane_idx = match whose {
             Whose::Known(address) => address.lane_idx as usize,
             Whose::New(lane_idx, _) => lane_idx,
@@ -101,7 +121,15 @@ impl Packer {
                 lane.n_instances - 1
             }
         };
-        lane.items.push(Item { instance, first: number(lane.values.len()), ..item });
+        let metrics = match which {
+            Which::Layout(layout) => Metrics::Layout(layout),
+            Which::Loose(names) => {
+                let first = number(lane.loose.len());
+                lane.loose.extend_from_slice(names);
+                Metrics::Loose { first, n: u16::try_from(names.len()).expect("a report has 256 metrics at most") }
+            }
+        };
+        lane.items.push(Item { instance, metrics, first: number(lane.values.len()), ..item });
         lane.values.extend_from_slice(values);
         Address { lane_idx: number(lane_idx), instance }
     }
@@ -128,10 +156,13 @@ impl Packer {
         lane.n_last = (lane.items.len(), lane.values.len());
         let layouts = self.layouts[lane.n_layouts..].to_vec();
         lane.n_layouts = self.layouts.len();
-        let news = News { layouts, instances: mem::take(&mut lane.instances) };
+        let names = self.names[lane.n_names..].to_vec();
+        lane.n_names = self.names.len();
+        let news = News { layouts, names, instances: mem::take(&mut lane.instances) };
         Some(Box::new(Chunk {
             items: mem::take(&mut lane.items),
             values: mem::take(&mut lane.values),
+            loose: mem::take(&mut lane.loose),
             signs: mem::take(&mut lane.signs),
             news,
             told: lane.told.clone(),
@@ -151,18 +182,22 @@ fn number(place: usize) -> u32 {
 pub struct News {
     /// Layouts of reports.
     pub layouts: Vec<Arc<Layout>>,
+    /// Metrics of reports that have no layout.
+    pub names: Vec<Name>,
     /// Instances.
     pub instances: Vec<Arc<InstanceKey>>,
 }
 
 /// What one lane has been told by one stream. Numbers only grow: what is known later serves earlier chunks as well. A
-/// stream that forgets its layouts begins another list.
+/// stream that forgets its names begins other lists.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     /// The layouts.
     pub layouts: Arc<ToldLayouts>,
+    /// The metrics of reports that have no layout.
+    pub names: Arc<List<Name>>,
     /// The instances.
-    pub seats: Arc<ToldSeats>,
+    pub seats: Arc<List<Seat>>,
 }
 
 /// The layouts behind their numbers, under the rules of this sieve. One lane alone adds to it and looks into it.
@@ -189,20 +224,26 @@ impl ToldLayouts {
     }
 }
 
-/// The instances behind their numbers. One lane alone adds to it and looks into it.
-#[derive(Debug, Default)]
-pub struct ToldSeats(Mutex<Arc<Vec<Seat>>>);
+/// What numbers mean, in their order. One lane alone adds to it and looks into it.
+#[derive(Debug)]
+pub struct List<T>(Mutex<Arc<Vec<T>>>);
 
-impl ToldSeats {
-    /// Adds what is told. They are copied as a whole if somebody still has them as they were.
-    pub fn learn(&self, news: impl ExactSizeIterator<Item = Seat>) {
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> List<T> {
+    /// Adds what is told. It is copied as a whole if somebody still has it as it was.
+    pub fn learn(&self, news: impl ExactSizeIterator<Item = T>) {
         if news.len() > 0 {
             Arc::make_mut(&mut self.0.lock()).extend(news);
         }
     }
 
     /// All that has been told.
-    pub fn known(&self) -> Arc<Vec<Seat>> {
+    pub fn known(&self) -> Arc<Vec<T>> {
         self.0.lock().clone()
     }
 }
@@ -224,14 +265,11 @@ impl ByName {
     /// Packs a report of `key`, whose lane it is. The item's instance, layout and values are filled in.
     pub fn put(&mut self, lane_idx: usize, key: &Arc<InstanceKey>, item: Item, metrics: &[(Name, f64)]) {
         let row = Row::new(metrics);
-        let readings = row.readings();
         let packer = &mut self.packer;
-        let layout = *self
-            .layouts
-            .entry(readings.layout().clone())
-            .or_insert_with(|| packer.add_layout(readings.layout().clone()));
+        let new = || packer.add_layout(row.layout().clone());
+        let layout = *self.layouts.entry(row.layout().clone()).or_insert_with(new);
         let whose = self.addresses.get(key).map_or(Whose::New(lane_idx, key), |address| Whose::Known(*address));
-        let address = packer.put(whose, Item { layout, ..item }, readings.values());
+        let address = packer.put(whose, item, Which::Layout(layout), row.readings().values());
         self.addresses.insert(key.clone(), address);
     }
 

@@ -19,10 +19,10 @@ use rayon::{
 };
 
 use crate::{
-    dispatch::{Chunk, Item, Tally},
+    dispatch::{Chunk, Item, Metrics, Tally},
     journal::Snapshot,
-    model::{Event, EventKind, InstanceKey, Readings, Rejection, Timestamp},
-    rules::{Progress, Reading, Rule, RuleSet, evaluate_one, evaluate_sifted},
+    model::{Event, EventKind, InstanceKey, Name, Readings, Rejection, Timestamp},
+    rules::{Progress, Reading, Rule, RuleSet, Sifting, evaluate, evaluate_one, evaluate_sifted},
     state::{Arrival, Heard, InstanceState, LaneLayout, Layouts, Numbering, Seat, Shard, State},
 };
 
@@ -96,6 +96,8 @@ struct Named<'a> {
     chunk: &'a Chunk,
     seats: &'a [Seat],
     layouts: &'a [LaneLayout],
+    /// The metrics of its reports that have no layout, one report's behind another's.
+    loose: Vec<&'a Name>,
 }
 
 impl<'a> Named<'a> {
@@ -116,13 +118,19 @@ impl<'a> Named<'a> {
         }
     }
 
-    fn layout(&self, item: &Item) -> &'a LaneLayout {
-        &self.layouts[item.layout as usize]
-    }
-
-    fn readings_of(&self, item: &Item) -> Readings<'a> {
-        let layout = self.layout(item);
-        layout.readings(&self.chunk.values[item.first as usize..][..layout.n_values()])
+    /// The readings of a report, and what the rules in force look at in its layout, if it has one.
+    fn readings_of<'b>(&'b self, item: &Item) -> (Readings<'b>, Option<&'b Sifting>) {
+        let values = &self.chunk.values[item.first as usize..];
+        match item.metrics {
+            Metrics::Layout(number) => {
+                let layout = &self.layouts[number as usize];
+                (layout.readings(&values[..layout.n_values()]), Some(layout.sifting()))
+            }
+            Metrics::Loose { first, n } => {
+                let n = usize::from(n);
+                (Readings::loose(&self.loose[first as usize..][..n], &values[..n]), None)
+            }
+        }
     }
 }
 
@@ -133,11 +141,17 @@ impl Work<'_> {
         for chunk in self.chunks {
             let shared = chunk.news.layouts.iter().map(|layout| layouts.share(layout.clone()));
             chunk.told.layouts.learn(shared, &self.rules.sieve);
+            chunk.told.names.learn(chunk.news.names.iter().cloned());
             chunk.told.seats.learn(chunk.news.instances.iter().map(|key| self.state.seat(lane_idx, key)));
         }
-        let known: Vec<_> = self.chunks.iter().map(|c| (c.told.seats.known(), c.told.layouts.known())).collect();
+        let known = |chunk: &Chunk| (chunk.told.seats.known(), chunk.told.layouts.known(), chunk.told.names.known());
+        let known: Vec<_> = self.chunks.iter().map(|chunk| known(chunk)).collect();
         let chunks = self.chunks.iter().zip(&known);
-        let chunks: Vec<_> = chunks.map(|(chunk, (seats, layouts))| Named { chunk, seats, layouts }).collect();
+        let named = chunks.map(|(chunk, (seats, layouts, names))| {
+            let loose = chunk.loose.iter().map(|number| &names[*number as usize]).collect();
+            Named { chunk, seats, layouts, loose }
+        });
+        let chunks: Vec<_> = named.collect();
         let n_items: usize = self.chunks.iter().map(|chunk| chunk.items.len()).sum();
         let weight = n_items * (1 + self.rules.rules.len() / RULES_PER_REPORT);
         let parallel = weight >= self.parallel_from && self.others_rest && pool.current_num_threads() > 1;
@@ -241,8 +255,7 @@ impl Work<'_> {
             }
             return;
         }
-        let (chunk, seat, readings) = (named.chunk, named.seat(item), named.readings_of(item));
-        let sifting = named.layout(item).sifting();
+        let (chunk, seat, (readings, sifting)) = (named.chunk, named.seat(item), named.readings_of(item));
         let key = &seat.key;
         let tally = &mut part.done.tallies[position.0];
         let mut reject = |why, tally: &mut Tally| {
@@ -290,7 +303,11 @@ impl Work<'_> {
         // The pure part comes first: if it panics, nothing has changed, and only this report is refused.
         let at = chunk.time_of(item);
         let reading = reading(chunk, item, key, readings, at);
-        let verdict = catch_unwind(AssertUnwindSafe(|| evaluate_sifted(&instance.progress, &reading, sifting)));
+        let judged = || match sifting {
+            Some(sifting) => evaluate_sifted(&instance.progress, &reading, sifting),
+            None => evaluate(&instance.progress, &reading),
+        };
+        let verdict = catch_unwind(AssertUnwindSafe(judged));
         let outcome = match verdict {
             Ok(outcome) => outcome,
             Err(panic) => {

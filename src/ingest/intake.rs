@@ -190,8 +190,8 @@ impl Intake {
                 let before = self.known(this);
                 let layout = judged.and_then(|()| self.layout(message, expected, before.layout));
                 let layout = layout.map_err(|why| Refused::Report(why, self.key(this)))?;
-                self.packer.put(Whose::Known(before.address), Item { layout, ..item }, &self.values);
-                self.instances[this].layout = layout;
+                self.packer.put(Whose::Known(before.address), item, self.layouts.which(layout), &self.values);
+                self.instances[this].layout = layout.unwrap_or(before.layout);
                 this
             }
             None => {
@@ -201,8 +201,8 @@ impl Intake {
                 let layout = judged.and(room).and_then(|()| self.layout(message, expected, u32::MAX));
                 let layout = layout.map_err(|why| Refused::Report(why, Some(key.clone())))?;
                 let whose = Whose::New(self.state.lane_of(&key), &key);
-                let address = self.packer.put(whose, Item { layout, ..item }, &self.values);
-                self.instances.insert_full(key, Known { next: 0, layout, address }).0
+                let address = self.packer.put(whose, item, self.layouts.which(layout), &self.values);
+                self.instances.insert_full(key, Known { next: 0, layout: layout.unwrap_or(0), address }).0
             }
         };
         if let Some((_, last)) = self.instances.get_index_mut(self.last) {
@@ -216,16 +216,17 @@ impl Intake {
         self.instances.get_index(place).map(|(key, _)| key.clone())
     }
 
-    /// The number of the report's layout, and its values in that order.
-    fn layout(&mut self, message: &[u8], expected: Option<u32>, before: u32) -> Result<u32, Rejection> {
+    /// The number of the report's layout, `None` if it is loose, and its values in that order.
+    fn layout(&mut self, message: &[u8], expected: Option<u32>, before: u32) -> Result<Option<u32>, Rejection> {
         let layout = match expected {
-            Some(expected) => expected,
+            Some(expected) => Some(expected),
             None => self.layouts.of(&self.wire, message, &mut self.values, &mut self.packer)?,
         };
         if !self.values.iter().all(|value| value.is_finite()) {
             return Err(Rejection::NotFinite);
         }
-        self.layouts.settle(before, layout, &mut self.values);
+        self.layouts.follows(before, layout);
+        self.layouts.keep_last(layout, &mut self.values);
         Ok(layout)
     }
 
@@ -258,16 +259,16 @@ impl Intake {
         Ok(())
     }
 
-    /// Whether layouts are to be forgotten before more reports come.
+    /// Whether names are to be forgotten before more reports come.
     pub(super) fn is_full(&self) -> bool {
         self.layouts.is_full()
     }
 
-    /// Forgets layouts when they are too many, and the room of a report with too many metrics. Call between chunks, before
+    /// Forgets names when they are too many, and the room of a report with too many metrics. Call between chunks, before
     /// waiting for more: a stream may be idle for long.
     pub(super) fn tidy(&mut self) {
         if self.is_full() {
-            self.packer.forget_layouts();
+            self.packer.forget_names();
             // What is remembered of them elsewhere are guesses.
             self.layouts = Layouts::default();
         }
@@ -291,6 +292,7 @@ mod tests {
     use prost::Message as _;
 
     use super::{super::layouts::MAX_NAMES, *};
+    use crate::{dispatch::Metrics, model::Readings};
 
     const NOW: Timestamp = Timestamp::from_nanos(1_800_000_000_000_000_000);
     const DAY: i64 = 86_400 * 1_000_000_000;
@@ -357,9 +359,13 @@ mod tests {
     fn read(intake: &mut Intake) -> String {
         let chunk = intake.packer().chunk(0, &Arc::default(), NOW, Instant::now()).expect("a report");
         chunk.told.layouts.learn(chunk.news.layouts.iter().cloned(), &Arc::default());
-        let layouts = chunk.told.layouts.known();
-        let item = chunk.items[0];
-        let readings = layouts[item.layout as usize].readings(&chunk.values[item.first as usize..]);
+        chunk.told.names.learn(chunk.news.names.iter().cloned());
+        let (layouts, names) = (chunk.told.layouts.known(), chunk.told.names.known());
+        let loose: Vec<_> = chunk.loose.iter().map(|number| &names[*number as usize]).collect();
+        let readings = match chunk.items[0].metrics {
+            Metrics::Layout(number) => layouts[number as usize].readings(&chunk.values),
+            Metrics::Loose { .. } => Readings::loose(&loose, &chunk.values),
+        };
         readings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
     }
 

@@ -1,7 +1,8 @@
 //! Which metrics the reports of one stream have: each combination is a layout, told the lanes once.
 //!
 //! Agents send the same metrics in the same order again and again, or go round a few combinations of them. So each
-//! report is held against the layout that came next the last time, and looked up only where it is another one.
+//! report is held against the layout that came next the last time, and looked up only where it is another one. Of a
+//! stream with very many combinations the first ones have layouts; other reports are loose: a number for each metric.
 
 use std::{
     hash::{Hash, Hasher},
@@ -9,19 +10,21 @@ use std::{
 };
 
 use gopherwatch_proto::{is_valid_name, wire};
-use indexmap::{Equivalent, IndexMap, IndexSet};
+use indexmap::{Equivalent, IndexMap};
+use smallvec::SmallVec;
 
 use crate::{
-    dispatch::Packer,
+    dispatch::{Packer, Which},
     model::{Layout, Name, Rejection},
 };
 
-/// Metric names remembered for a stream.
+/// Metric names remembered for a stream. The last report may go past it.
 pub(super) const MAX_NAMES: usize = 16_384;
-/// Layouts remembered for a stream.
-const MAX_LAYOUTS: usize = 8_192;
-/// Metrics of all layouts remembered for a stream. The last report may go past this and what is above.
-const MAX_METRICS_OF_ALL: usize = 65_536;
+/// Layouts of a stream, and metrics of all of them: what they take is a fraction of what names may.
+const MAX_LAYOUTS: usize = 256;
+const MAX_METRICS_OF_ALL: usize = 4_096;
+/// Loose reports after which a stream begins anew: the layouts that it had may be those of long ago.
+const MAX_LOOSE: u32 = 1 << 20;
 
 /// Random, so that no sender can know which names collide.
 type Seed = foldhash::fast::RandomState;
@@ -30,8 +33,12 @@ type Seed = foldhash::fast::RandomState;
 #[derive(Debug, Default)]
 pub(super) struct Layouts {
     all: IndexMap<Sequence, Expected, Seed>,
-    names: IndexSet<Name, Seed>,
     n_metrics: usize,
+    /// Every metric, and the number of the one that came behind it in a loose report, the last time.
+    names: IndexMap<Name, u32, Seed>,
+    /// The numbers of the metrics of the last loose report.
+    loose: Vec<u32>,
+    n_loose: u32,
 }
 
 /// The metrics of a report as they stand on the wire.
@@ -110,58 +117,104 @@ impl Layouts {
         fits.then_some(before.next)
     }
 
-    /// The number of the layout of a report that has been read; its values as they stand there.
+    /// The number of the layout of a report that has been read, `None` if it is loose; its values as they stand there.
     pub(super) fn of(
         &mut self,
         report: &wire::Report,
         message: &[u8],
         values: &mut Vec<f64>,
         packer: &mut Packer,
-    ) -> Result<u32, Rejection> {
+    ) -> Result<Option<u32>, Rejection> {
         values.clear();
         values.extend(report.metrics(message).map(|(_, value)| value));
-        let known = self.all.get_index_of(&Read(report, message));
-        known.map_or_else(|| self.add(report, message, packer), |known| Ok(number(known)))
-    }
-
-    fn add(&mut self, report: &wire::Report, message: &[u8], packer: &mut Packer) -> Result<u32, Rejection> {
-        // What is refused leaves nothing behind.
-        for (name, value) in report.metrics(message) {
-            if !value.is_finite() {
-                return Err(Rejection::NotFinite);
-            }
-            if !text(name).is_some_and(is_valid_name) {
-                return Err(Rejection::BadName);
-            }
+        if let Some(known) = self.all.get_index_of(&Read(report, message)) {
+            return Ok(Some(number(known)));
         }
-        let names: Vec<Name> = report.metrics(message).filter_map(|(name, _)| Some(self.name(text(name)?))).collect();
-        let sequence = Sequence::new(&names);
+        self.find_names(report, message, packer)?;
+        if self.all.len() == MAX_LAYOUTS || self.n_metrics + self.loose.len() > MAX_METRICS_OF_ALL {
+            self.n_loose += 1;
+            return Ok(None);
+        }
+        let name = |number: &u32| self.names.get_index(*number as usize).map(|(name, _)| name.clone());
+        let sequence = Sequence::new(&self.loose.iter().filter_map(name).collect::<Vec<_>>());
         self.n_metrics += sequence.len();
         let expected = Expected { template: wire::Template::new(sequence.names()), next: number(self.all.len()) };
         let layout = packer.add_layout(sequence.layout.clone());
         self.all.insert(sequence, expected);
-        Ok(layout)
+        Ok(Some(layout))
     }
 
-    fn name(&mut self, name: &str) -> Name {
-        if let Some(known) = self.names.get(name) {
-            return known.clone();
+    /// Notes the numbers of the report's metrics. One that is refused leaves no name behind.
+    fn find_names(&mut self, report: &wire::Report, message: &[u8], packer: &mut Packer) -> Result<(), Rejection> {
+        self.loose.clear();
+        let mut is_checked = false;
+        for (text, _) in report.metrics(message) {
+            let before = self.loose.last().copied();
+            let number = match self.find_name(before, text) {
+                Some(known) => known,
+                None => {
+                    if !std::mem::replace(&mut is_checked, true) {
+                        check(report, message)?;
+                    }
+                    let name = Name::from(std::str::from_utf8(text).map_err(|_| Rejection::BadName)?);
+                    self.names.insert(name.clone(), 0);
+                    packer.add_name(name)
+                }
+            };
+            self.loose.push(number);
         }
-        let name = Name::from(name);
-        self.names.insert(name.clone());
-        name
+        Ok(())
     }
 
-    /// Takes note of the layout that an instance's report had, and the one before. A metric that comes twice counts once:
-    /// the last value, where the first one was.
-    pub(super) fn settle(&mut self, before: u32, now: u32, values: &mut Vec<f64>) {
-        if let Some((_, before)) = self.all.get_index_mut(before as usize) {
-            before.next = now;
+    /// The number of a metric, most likely the one that came behind `before` the last time.
+    fn find_name(&mut self, before: Option<u32>, text: &[u8]) -> Option<u32> {
+        let before = before.and_then(|before| self.names.get_index(before as usize));
+        if let Some((_, &next)) = before
+            && self.names.get_index(next as usize).is_some_and(|(name, _)| name.as_bytes() == text)
+        {
+            return Some(next);
         }
-        let Some((Sequence { layout, places: Some(places) }, _)) = self.all.get_index(now as usize) else { return };
-        let mut once = vec![0.0; layout.len()];
-        places.iter().zip(&*values).for_each(|(place, value)| once[usize::from(*place)] = *value);
-        *values = once;
+        self.names.get_index_of(std::str::from_utf8(text).ok()?).map(number)
+    }
+
+    /// Which metrics a report has that is of this layout, or loose: then the last one.
+    pub(super) fn which(&self, layout: Option<u32>) -> Which<'_> {
+        layout.map_or(Which::Loose(&self.loose), Which::Layout)
+    }
+
+    /// Takes note of the layout that an instance's report had, and the one before.
+    pub(super) fn follows(&mut self, before: u32, layout: Option<u32>) {
+        match layout {
+            Some(layout) => {
+                if let Some((_, before)) = self.all.get_index_mut(before as usize) {
+                    before.next = layout;
+                }
+            }
+            None => {
+                for two in self.loose.windows(2) {
+                    self.names[two[0] as usize] = two[1];
+                }
+            }
+        }
+    }
+
+    /// A metric that comes twice counts once: the last value, where the first one was.
+    pub(super) fn keep_last(&mut self, layout: Option<u32>, values: &mut Vec<f64>) {
+        match layout {
+            Some(layout) => {
+                let Some((Sequence { layout, places: Some(places) }, _)) = self.all.get_index(layout as usize) else {
+                    return;
+                };
+                let mut once = vec![0.0; layout.len()];
+                places.iter().zip(&*values).for_each(|(place, value)| once[usize::from(*place)] = *value);
+                *values = once;
+            }
+            None if has_repeats(&self.loose) => {
+                let all: IndexMap<u32, f64> = self.loose.drain(..).zip(values.drain(..)).collect();
+                (self.loose, *values) = all.into_iter().unzip();
+            }
+            None => {}
+        }
     }
 
     /// How many names are remembered.
@@ -172,12 +225,27 @@ impl Layouts {
 
     /// Whether they are to be forgotten before more reports come.
     pub(super) fn is_full(&self) -> bool {
-        self.names.len() > MAX_NAMES || self.all.len() > MAX_LAYOUTS || self.n_metrics > MAX_METRICS_OF_ALL
+        self.names.len() > MAX_NAMES || self.n_loose >= MAX_LOOSE
     }
 }
 
-fn text(name: &[u8]) -> Option<&str> {
-    std::str::from_utf8(name).ok()
+/// Whether each metric is one that we take.
+fn check(report: &wire::Report, message: &[u8]) -> Result<(), Rejection> {
+    for (name, value) in report.metrics(message) {
+        if !value.is_finite() {
+            return Err(Rejection::NotFinite);
+        }
+        if !std::str::from_utf8(name).is_ok_and(is_valid_name) {
+            return Err(Rejection::BadName);
+        }
+    }
+    Ok(())
+}
+
+fn has_repeats(numbers: &[u32]) -> bool {
+    let mut sorted: SmallVec<[u32; 16]> = numbers.into();
+    sorted.sort_unstable();
+    sorted.windows(2).any(|two| two[0] == two[1])
 }
 
 fn number(place: usize) -> u32 {

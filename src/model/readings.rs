@@ -37,6 +37,11 @@ impl Layout {
         Self { names }
     }
 
+    /// Adds a metric that it has not.
+    pub fn push(&mut self, name: Name) {
+        self.names.insert(name);
+    }
+
     /// How many metrics it has.
     pub fn len(&self) -> usize {
         self.names.len()
@@ -84,20 +89,35 @@ impl Hash for Layout {
 /// The readings of one report: its metrics, and a value for each.
 #[derive(Clone, Copy, Debug)]
 pub struct Readings<'a> {
-    layout: &'a Arc<Layout>,
+    names: Names<'a>,
     values: &'a [f64],
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Names<'a> {
+    Layout(&'a Arc<Layout>),
+    Loose(&'a [&'a Name]),
 }
 
 impl<'a> Readings<'a> {
     /// A value for each metric of the layout.
     pub fn new(layout: &'a Arc<Layout>, values: &'a [f64]) -> Self {
         assert_eq!(layout.len(), values.len(), "each metric has a value");
-        Self { layout, values }
+        Self { names: Names::Layout(layout), values }
     }
 
-    /// The metrics.
-    pub fn layout(self) -> &'a Arc<Layout> {
-        self.layout
+    /// A value for each of these metrics, each of which comes once: those of a report that is like no other.
+    pub fn loose(names: &'a [&'a Name], values: &'a [f64]) -> Self {
+        assert_eq!(names.len(), values.len(), "each metric has a value");
+        Self { names: Names::Loose(names), values }
+    }
+
+    /// The metrics, if they are a layout.
+    pub fn layout(self) -> Option<&'a Arc<Layout>> {
+        match self.names {
+            Names::Layout(layout) => Some(layout),
+            Names::Loose(_) => None,
+        }
     }
 
     /// The values, in the order of the metrics.
@@ -106,19 +126,30 @@ impl<'a> Readings<'a> {
     }
 
     /// The metrics with their values.
-    pub fn iter(self) -> impl ExactSizeIterator<Item = (&'a Name, f64)> {
-        self.layout.names().zip(self.values.iter().copied())
+    pub fn iter(self) -> impl Iterator<Item = (&'a Name, f64)> {
+        self.values.iter().enumerate().filter_map(move |(place, value)| Some((self.name(place)?, *value)))
+    }
+
+    fn name(self, place: usize) -> Option<&'a Name> {
+        match self.names {
+            Names::Layout(layout) => layout.name(place),
+            Names::Loose(names) => names.get(place).copied(),
+        }
     }
 
     /// The value of a metric.
     pub fn get(self, name: &str) -> Option<f64> {
-        self.layout.place(name).and_then(|place| self.values.get(place)).copied()
+        let place = match self.names {
+            Names::Layout(layout) => layout.place(name),
+            Names::Loose(names) => names.iter().position(|own| ***own == *name),
+        };
+        place.and_then(|place| self.values.get(place)).copied()
     }
 }
 
 impl Default for Readings<'_> {
     fn default() -> Self {
-        Self { layout: &NOTHING, values: &[] }
+        Self { names: Names::Loose(&[]), values: &[] }
     }
 }
 
@@ -135,6 +166,11 @@ impl Row {
         let metrics: IndexMap<&Name, f64> = metrics.iter().map(|(name, value)| (name, *value)).collect();
         let layout = Arc::new(Layout::new(metrics.keys().map(|name| Name::clone(name))));
         Self { layout, values: metrics.into_values().collect() }
+    }
+
+    /// Its metrics.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
     }
 
     /// Its readings.

@@ -129,7 +129,7 @@ mod tests {
         let rule = |(n, when): (usize, &&str)| format!("[[rules]]\nname = \"{n}\"\nwhen = \"{when}\"\n");
         let rules = rules(&conditions.iter().enumerate().map(rule).collect::<String>());
         let row = Row::new(&readings(report));
-        let sifting = rules.sieve.sifting(row.readings().layout());
+        let sifting = rules.sieve.sifting(row.layout());
         (sifting.catches(row.readings().values()), rules.everything.asked.len())
     }
 

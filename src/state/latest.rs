@@ -11,14 +11,14 @@ use crate::model::{Layout, Name, Readings};
 #[derive(Clone, Debug)]
 pub struct Latest {
     layout: Arc<Layout>,
-    values: Box<[f64]>,
+    values: Vec<f64>,
     /// Places of the metrics that the last report had; `None`: it had them all.
-    had: Option<Box<[u16]>>,
+    had: Option<Vec<u16>>,
 }
 
 impl Default for Latest {
     fn default() -> Self {
-        Self { layout: Layout::nothing(), values: Box::default(), had: None }
+        Self { layout: Layout::nothing(), values: Vec::new(), had: None }
     }
 }
 
@@ -26,7 +26,7 @@ impl Latest {
     /// As the journal remembers it: each metric with its value, and whether it was in the last report.
     pub fn restored(metrics: &[(Name, f64, bool)], layouts: &mut Layouts) -> Self {
         let layout = layouts.share(Arc::new(Layout::new(metrics.iter().map(|(name, ..)| name.clone()))));
-        let mut values = vec![0.0; layout.len()].into_boxed_slice();
+        let mut values = vec![0.0; layout.len()];
         let mut had = Vec::new();
         for (name, value, was_had) in metrics {
             let place = layout.place(name).expect("each of them is in it");
@@ -35,7 +35,7 @@ impl Latest {
                 had.push(number(place));
             }
         }
-        let had = (had.len() < layout.len()).then(|| had.into());
+        let had = (had.len() < layout.len()).then_some(had);
         Self { layout, values, had }
     }
 
@@ -83,8 +83,8 @@ impl Latest {
         if self.has_layout_of(readings) {
             self.values.copy_from_slice(readings.values());
             self.had = None;
-        } else if self.is_within(readings) {
-            self.layout = readings.layout().clone();
+        } else if let Some(layout) = readings.layout().filter(|layout| self.is_within(layout)) {
+            self.layout = layout.clone();
             self.values = readings.values().into();
             self.had = None;
         } else {
@@ -94,40 +94,38 @@ impl Latest {
 
     /// The layout is the lane's own, so that a pointer tells.
     fn has_layout_of(&self, readings: Readings<'_>) -> bool {
-        Arc::ptr_eq(&self.layout, readings.layout())
+        readings.layout().is_some_and(|theirs| Arc::ptr_eq(&self.layout, theirs))
     }
 
-    /// Whether a report has all of our metrics and more, or the same in the same order: then its layout can be ours. One
-    /// that only has them in another order cannot, or they would change places with each report.
-    fn is_within(&self, readings: Readings<'_>) -> bool {
-        let theirs = readings.layout();
+    /// Whether a layout has all of our metrics and more, or the same in the same order: then it can be ours. One that only
+    /// has them in another order cannot, or they would change places with each report.
+    fn is_within(&self, theirs: &Layout) -> bool {
         match theirs.len().cmp(&self.len()) {
             std::cmp::Ordering::Less => false,
-            std::cmp::Ordering::Equal => **theirs == *self.layout,
+            std::cmp::Ordering::Equal => *theirs == *self.layout,
             std::cmp::Ordering::Greater => self.layout.names().all(|name| theirs.place(name).is_some()),
         }
     }
 
     fn merge(&mut self, readings: Readings<'_>) {
-        let mut had = self.had.take().map(Vec::from).unwrap_or_default();
+        let mut had = self.had.take().unwrap_or_default();
         had.clear();
-        let mut more = Vec::new();
         for (name, value) in readings.iter() {
-            match self.layout.place(name) {
+            let place = match self.layout.place(name) {
                 Some(place) => {
                     self.values[place] = value;
-                    had.push(number(place));
+                    place
                 }
-                None => more.push((name, value)),
-            }
+                None => {
+                    // Copied if others share it; from then on it is this instance's own.
+                    Arc::make_mut(&mut self.layout).push(Name::clone(name));
+                    self.values.push(value);
+                    self.values.len() - 1
+                }
+            };
+            had.push(number(place));
         }
-        if !more.is_empty() {
-            had.extend((self.len()..self.len() + more.len()).map(number));
-            let names = self.layout.names().cloned().chain(more.iter().map(|(name, _)| Name::clone(name)));
-            self.layout = Arc::new(Layout::new(names));
-            self.values = self.values.iter().copied().chain(more.iter().map(|(_, value)| *value)).collect();
-        }
-        self.had = (had.len() < self.len()).then(|| had.into());
+        self.had = (had.len() < self.len()).then_some(had);
     }
 }
 
@@ -176,15 +174,27 @@ mod tests {
     }
 
     #[test]
+    fn readings_that_are_like_no_other_are_taken_over_one_by_one() {
+        let names: [Name; 3] = ["a", "b", "c"].map(Into::into);
+        let mut latest = Latest::default();
+        latest.take(row("a=1 b=2").readings());
+        let shared = latest.clone();
+        latest.take(Readings::loose(&[&names[2], &names[0]], &[3.0, 4.0]));
+        assert_eq!(shown(&latest), "a=4* b=2 c=3*");
+        assert_eq!(latest.n_with(Readings::loose(&[&"d".into(), &names[0]], &[5.0, 6.0])), 4);
+        assert_eq!(shown(&shared), "a=1* b=2*", "who shared its layout has it as it was");
+    }
+
+    #[test]
     fn instances_of_one_layout_share_it() {
         let (first, second) = (row("a=1 b=2"), row("a=1"));
         let mut latest = Latest::restored(&[("a".into(), 7.0, true)], &mut Layouts::default());
         latest.take(second.readings());
-        assert!(Arc::ptr_eq(&latest.layout, second.readings().layout()), "of the same names");
+        assert!(Arc::ptr_eq(&latest.layout, second.layout()), "of the same names");
         latest.take(first.readings());
-        assert!(Arc::ptr_eq(&latest.layout, first.readings().layout()), "of more names");
+        assert!(Arc::ptr_eq(&latest.layout, first.layout()), "of more names");
         latest.take(second.readings());
-        assert!(Arc::ptr_eq(&latest.layout, first.readings().layout()), "a shorter report changes nothing");
+        assert!(Arc::ptr_eq(&latest.layout, first.layout()), "a shorter report changes nothing");
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Player {
             sequence: self.sequence,
         };
         let outcome = evaluate(&self.progress, &reading);
-        let sifting = self.rules.sieve.sifting(row.readings().layout());
+        let sifting = self.rules.sieve.sifting(row.layout());
         let sifted = evaluate_sifted(&self.progress, &reading, &sifting);
         assert_eq!(format!("{sifted:?}"), format!("{outcome:?}"), "what the sieve passes over is quiet");
         self.progress.apply(outcome, row.readings(), received_at)
