@@ -12,6 +12,7 @@ pub use args::{Args, Command};
 pub use environment::load_env_file;
 
 use crate::{
+    doors,
     log::{Format, chain},
     rule_file::{Loaded, Receiver, RuleFile, RuleFileError},
     rules::RuleSet,
@@ -43,6 +44,8 @@ pub struct Config {
     pub grpc_addr: SocketAddr,
     /// Where REST answers.
     pub http_addr: SocketAddr,
+    /// Who may come in.
+    pub doors: doors::Settings,
     /// Where the rules are.
     pub rule_file: RuleFile,
     /// What stood there; `None`: there was no file.
@@ -102,7 +105,7 @@ impl Config {
                 )));
             }
         }
-        environment::refuse_tokens()?;
+        let doors = environment::doors()?;
         if !(1..=MAX_WORKERS).contains(&args.workers) {
             return Err(UsageError(format!("--workers {}: use 1 to {MAX_WORKERS}", args.workers)));
         }
@@ -128,6 +131,7 @@ impl Config {
         Ok(Self {
             grpc_addr: args.grpc_addr,
             http_addr: args.http_addr,
+            doors,
             rule_file,
             rule_text,
             rules,

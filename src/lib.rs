@@ -11,6 +11,7 @@ pub mod data_dir;
 pub mod deliver;
 pub mod descriptors;
 pub mod dispatch;
+pub mod doors;
 pub mod evaluate;
 pub mod health;
 pub mod ingest;

@@ -5,6 +5,7 @@
 //! answer is a copy made before it is written out, so that no lock waits for a client's network.
 
 mod accept;
+mod access;
 mod alerts;
 mod connections;
 mod control;
@@ -36,7 +37,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use self::{connections::Connections, front::Front, reads::Reads};
-use crate::{control::Door, health::Health, rules::SharedRules, state::State, stats::Stats, store::AlertStore};
+use crate::{
+    control::Door, doors::Doors, health::Health, rules::SharedRules, state::State, stats::Stats, store::AlertStore,
+};
 
 /// Enough to answer a few heavy requests at once; reports have the other cores.
 const RUNTIME_THREADS: usize = 2;
@@ -58,6 +61,8 @@ pub struct Context {
     pub health: Health,
     /// Where changes are asked for.
     pub control: Door,
+    /// Who may come in.
+    pub doors: Arc<Doors>,
 }
 
 /// Limits. The defaults are those of RELIABILITY.md's security baseline.

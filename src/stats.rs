@@ -42,6 +42,13 @@ struct ReceiverLabel {
     receiver: String,
 }
 
+/// Labels of those who were not let in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DoorLabel {
+    port: &'static str,
+    reason: &'static str,
+}
+
 /// The figures of one receiver.
 #[derive(Clone, Debug)]
 pub struct ReceiverStats {
@@ -113,6 +120,7 @@ pub struct Stats {
     pub connections_dropped: Counter,
     /// Times that a gRPC connection could not be accepted.
     pub accept_errors: Counter,
+    door_refusals: Family<DoorLabel, Counter>,
     /// Times that an instance went back to an earlier numbering: often, if two agents report as one.
     pub numbering_returns: Counter,
     /// How long chunks waited for a slot in their lane.
@@ -201,6 +209,11 @@ impl Stats {
             connections_open: gauge(r, "connections_open", "gRPC connections open now"),
             connections_dropped: counter(r, "connections_dropped", "gRPC connections that did not open HTTP/2 in time"),
             accept_errors: counter(r, "accept_errors", "Times that accepting a gRPC connection failed"),
+            door_refusals: family(
+                r,
+                "door_refusals",
+                "Connections and requests that were not let in, by port and reason",
+            ),
             numbering_returns: counter(
                 r,
                 "numbering_returns",
@@ -271,6 +284,11 @@ impl Stats {
     /// The count of reports refused for `why`.
     pub fn rejected(&self, why: Rejection) -> &Counter {
         &self.rejected[why.idx()]
+    }
+
+    /// The count of connections and requests that were not let in at this port for this reason.
+    pub fn door_refusals(&self, port: &'static str, reason: &'static str) -> Counter {
+        self.door_refusals.get_or_create_owned(&DoorLabel { port, reason })
     }
 
     /// The count of evaluations of the rule of this name. Hold on to it: looking it up takes a lock.

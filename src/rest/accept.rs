@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Options,
+    access::Caller,
     connections::{Connections, Place},
     front::Front,
 };
@@ -50,10 +51,10 @@ pub(super) async fn run(
             accepted = async { (connections.room().await, listener.accept().await) } => accepted,
         };
         match accepted {
-            (permit, Ok((tcp, _))) => {
+            (permit, Ok((tcp, caller))) => {
                 failing = false;
                 let place = connections.admit(id, permit);
-                tasks.spawn(serve(tcp, place, front.clone(), options.clone(), stop.clone()));
+                tasks.spawn(serve(tcp, Caller(caller), place, front.clone(), options.clone(), stop.clone()));
             }
             (_, Err(err)) if is_the_peers(&err) => {}
             (_, Err(err)) => {
@@ -75,12 +76,20 @@ fn is_the_peers(err: &io::Error) -> bool {
     matches!(err.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-async fn serve(tcp: TcpStream, place: Place, front: Arc<Front>, options: Arc<Options>, stop: CancellationToken) {
+async fn serve(
+    tcp: TcpStream,
+    caller: Caller,
+    place: Place,
+    front: Arc<Front>,
+    options: Arc<Options>,
+    stop: CancellationToken,
+) {
     // It only makes small answers faster, so that a failure is none.
     let _ = tcp.set_nodelay(true);
     let peer = place.peer();
     let asking = peer.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller);
         let busy = asking.begin();
         let front = front.clone();
         async move {

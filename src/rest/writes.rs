@@ -1,9 +1,9 @@
-//! What a request that changes something has to pass before it is looked at: method, origin, body.
+//! What a request that changes something has to pass before it is looked at: method, origin, token, body.
 //!
 //! A page on the web can have a browser post to an address that only its user can reach, this server's among them. The
 //! browser then says whose page it is, and a page of another origin is refused. Programs say no origin.
 
-use std::pin::pin;
+use std::{pin::pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt};
 use hyper::body::Buf;
@@ -14,13 +14,21 @@ use warp::{
     reject,
 };
 
-use super::problem::Problem;
+use super::{
+    Shared,
+    access::{Granted, changes},
+    problem::Problem,
+};
 
 /// Nothing is read from the bodies of these requests; a client that sends one by habit sends a short one.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Stands behind the path, and lets `method` pass.
-pub(super) fn writes(method: Method, allow: &'static str) -> impl Filter<Extract = (), Error = Rejection> + Clone {
+pub(super) fn writes(
+    shared: &Arc<Shared>,
+    method: Method,
+    allow: &'static str,
+) -> impl Filter<Extract = (Granted,), Error = Rejection> + Clone + use<> {
     let is_it = move |asked: Method| {
         let is_it = asked == method;
         std::future::ready(if is_it { Ok(()) } else { Err(reject::custom(Problem::method_not_allowed(allow))) })
@@ -40,6 +48,7 @@ pub(super) fn writes(method: Method, allow: &'static str) -> impl Filter<Extract
         .and_then(is_it)
         .untuple_one()
         .and(warp::header::headers_cloned().and(host).and_then(from_here).untuple_one())
+        .and(changes(shared))
         .and(warp::body::stream().and_then(async |body| ignored(body).await).untuple_one())
 }
 

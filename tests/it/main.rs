@@ -38,6 +38,7 @@ mod store_fixture;
 mod survival;
 mod systemd;
 mod tidy;
+mod tokens;
 
 mod support {
     pub(crate) use gopherwatch_chaos::mariadb;

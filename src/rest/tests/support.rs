@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::super::{Context, Options, Server, start};
 use crate::{
     control::{Door, Requests, door},
+    doors::{self, Doors},
     health::{Health, Phase},
     model::{Alert, EventKind, InstanceKey, LifeEvent, RaiseId, Severity, Timestamp},
     rules::{Firing, RuleSet, SharedRules},
@@ -58,6 +59,7 @@ impl Running {
         let (control, requests) = door();
         let context = Context {
             control: control.clone(),
+            doors: Arc::new(Doors::new(doors::Settings::default(), stats.clone(), &Logger::root(Discard, o!()))),
             state: state.clone(),
             rules: rules.clone(),
             store: Arc::new(store),

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -75,6 +76,17 @@ impl Setup {
     /// Puts a file into the working directory.
     pub(crate) fn file(self, name: &str, text: &str) -> Self {
         fs::write(self.cwd().join(name), text).unwrap();
+        self
+    }
+
+    /// Puts a file into the working directory that nobody else may read.
+    pub(crate) fn secret(self, name: &str, text: &str) -> Self {
+        let path = self.cwd().join(name);
+        // A new one, so that a server that reads meanwhile finds the old one or this one, and none that others can read.
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(new, path).unwrap();
         self
     }
 
