@@ -196,7 +196,7 @@ impl App {
             let context = deliver::ReceiversContext {
                 sinks: journal.sinks().clone(),
                 reader: journal.reader()?,
-                origin: format!("http://{}", rest.addr()),
+                origin: format!("{}://{}", if doors.has_tls() { "https" } else { "http" }, rest.addr()),
                 stats: stats.clone(),
                 health: health.clone(),
             };

@@ -6,19 +6,23 @@
 
 mod refusals;
 mod secret_file;
+mod tls;
 mod tokens;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use parking_lot::RwLock;
-use slog::{Logger, error, info};
+use slog::{Logger, error, info, warn};
+use tokio::{net::TcpStream, time::Instant};
 
 pub use refusals::{Port, Reason};
 pub use secret_file::SecretFileError;
+pub use tls::{NotOpened, TlsError, TlsFiles, TlsMaterial, Wire};
 pub use tokens::{Keys, Scope, TokenError, TokenSources};
 
 use crate::{log::chain, stats::Stats};
 use refusals::Refusals;
+use tls::{Failure, Tls};
 
 /// What the doors begin with. As it is by default everybody may come in.
 #[derive(Clone, Debug, Default)]
@@ -27,16 +31,19 @@ pub struct Settings {
     pub sources: TokenSources,
     /// The tokens that were found there.
     pub keys: Keys,
+    /// Where the parts of TLS are, and what they are.
+    pub tls: Option<(TlsFiles, TlsMaterial)>,
 }
 
 impl Settings {
-    /// Reads what the sources name.
+    /// Reads what is named.
     ///
     /// # Errors
     /// Something named there cannot be used.
-    pub fn read(sources: TokenSources) -> Result<Self, DoorsError> {
+    pub fn read(sources: TokenSources, tls: Option<TlsFiles>) -> Result<Self, DoorsError> {
         let keys = sources.read()?;
-        Ok(Self { sources, keys })
+        let tls = tls.map(|files| files.read().map(|material| (files, material))).transpose()?;
+        Ok(Self { sources, keys, tls })
     }
 }
 
@@ -46,6 +53,9 @@ pub enum DoorsError {
     /// A token.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// What a request must be allowed to do.
@@ -86,6 +96,8 @@ impl Refused {
 pub struct Doors {
     sources: TokenSources,
     keys: RwLock<Arc<Keys>>,
+    tls: Option<Tls>,
+    stats: Arc<Stats>,
     refusals: Refusals,
     log: Logger,
 }
@@ -93,11 +105,17 @@ pub struct Doors {
 impl Doors {
     /// Doors with these settings, which count in `stats` and say in `log` whom they refuse.
     pub fn new(settings: Settings, stats: Arc<Stats>, log: &Logger) -> Self {
-        let Settings { sources, keys } = settings;
+        let Settings { sources, keys, tls } = settings;
+        let tls = tls.map(|(files, material)| {
+            shown(&material, &stats, log);
+            Tls::new(files, material)
+        });
         Self {
             sources,
             keys: RwLock::new(Arc::new(keys)),
-            refusals: Refusals::new(stats, log.clone()),
+            tls,
+            refusals: Refusals::new(stats.clone(), log.clone()),
+            stats,
             log: log.clone(),
         }
     }
@@ -106,8 +124,37 @@ impl Doors {
     pub fn describe(&self) {
         let keys = self.keys.read().clone();
         let token = |asked| if asked { "token" } else { "open" };
-        info!(self.log, "doors"; "agents" => token(keys.guard_agents()), "reading" => token(keys.guard_rest()),
+        info!(self.log, "doors"; "tls" => match &self.tls {
+            None => "off",
+            Some(tls) if tls.asks_for_certificates() => "on, and agents show a certificate",
+            Some(_) => "on",
+        }, "agents" => token(keys.guard_agents()), "reading" => token(keys.guard_rest()),
             "changes" => token(keys.guard_rest()));
+    }
+
+    /// Whether connections have TLS.
+    pub const fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Opens TLS on a new connection where the server has it, until `deadline`.
+    ///
+    /// # Errors
+    /// TLS was not opened; that is counted.
+    pub async fn open(
+        &self,
+        port: Port,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        deadline: Instant,
+    ) -> Result<Wire, NotOpened> {
+        let Some(tls) = &self.tls else { return Ok(Wire::plain(tcp)) };
+        tls.open(port, tcp, deadline).await.map_err(|(what, failure)| {
+            if let Some(Failure { reason, why }) = failure {
+                self.refusals.note_connection(port, reason, peer, &why);
+            }
+            what
+        })
     }
 
     /// Whether a stream of reports may open; `authorization`: all of its values.
@@ -172,17 +219,21 @@ impl Doors {
 
     /// Whether there are files to read again.
     pub fn has_files(&self) -> bool {
-        self.sources.has_files()
+        self.sources.has_files() || self.tls.is_some()
     }
 
-    /// Reads all files again. One that cannot be used changes nothing: what was there before stays in force. Blocks.
+    /// Reads all files again. Tokens and TLS are each taken whole or not at all: what cannot be used stays as it was. Blocks.
     ///
     /// # Errors
     /// What could not be used; it is in the log already.
     pub fn reload(&self) -> Result<(), String> {
-        if !self.has_files() {
-            return Ok(());
-        }
+        let tokens = if self.sources.has_files() { self.reload_tokens() } else { Ok(()) };
+        let tls = self.tls.as_ref().map_or(Ok(()), |tls| self.reload_tls(tls));
+        let faults: Vec<_> = [tokens, tls].into_iter().filter_map(Result::err).collect();
+        if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+    }
+
+    fn reload_tokens(&self) -> Result<(), String> {
         match self.sources.read() {
             Ok(keys) => {
                 *self.keys.write() = Arc::new(keys);
@@ -190,11 +241,33 @@ impl Doors {
                 Ok(())
             }
             Err(err) => {
-                let err = DoorsError::from(err);
                 error!(self.log, "the tokens were not read again: the old ones stay in force"; "error" => chain(&err));
                 Err(chain(&err))
             }
         }
+    }
+
+    fn reload_tls(&self, tls: &Tls) -> Result<(), String> {
+        match tls.reload() {
+            Ok(material) => {
+                info!(self.log, "certificates read again: new connections get them");
+                shown(&material, &self.stats, &self.log);
+                Ok(())
+            }
+            Err(err) => {
+                error!(self.log, "the certificates were not read again: the old ones stay in force";
+                    "error" => chain(&err));
+                Err(chain(&err))
+            }
+        }
+    }
+}
+
+/// Says until when a certificate is valid, where that is looked at.
+fn shown(material: &TlsMaterial, stats: &Stats, log: &Logger) {
+    stats.set_certificate_not_after(material.not_after);
+    if let Some(warning) = &material.warning {
+        warn!(log, "{}", warning);
     }
 }
 
@@ -224,7 +297,7 @@ mod tests {
     fn doors(with: &[(&str, &str)]) -> Doors {
         let sources =
             TokenSources::found(|name| with.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).into()));
-        let settings = Settings::read(sources.expect("sources")).expect("tokens");
+        let settings = Settings::read(sources.expect("sources"), None).expect("tokens");
         Doors::new(settings, Arc::new(Stats::new()), &Logger::root(Discard, o!()))
     }
 

@@ -92,7 +92,7 @@ impl Ingest {
             log: log.clone(),
         };
         let metrics = MetricsServiceServer::new(metrics).max_decoding_message_size(MAX_REPORT_BYTES);
-        let metrics = InterceptedService::new(metrics, Identify { doors, log: log.clone() });
+        let metrics = InterceptedService::new(metrics, Identify { doors: doors.clone(), log: log.clone() });
         let (health, health_service) = tonic_health::server::health_reporter();
         runtime.block_on(set_health(&health, ServingStatus::Serving));
         let reflection = addr.ip().is_loopback().then(reflection);
@@ -107,7 +107,7 @@ impl Ingest {
             .add_service(metrics)
             .add_service(health_service)
             .add_optional_service(reflection);
-        let incoming = accept::start(listener, options.max_connections, stop.clone(), stats, log.clone());
+        let incoming = accept::start(listener, options.max_connections, stop.clone(), (doors, stats), log.clone());
         let stopped = stop.clone();
         let server = runtime.spawn(async move {
             if let Err(err) = server.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()).await {

@@ -86,7 +86,19 @@ pub struct Args {
     #[arg(long, env = "GOPHERWATCH_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = level)]
     pub(super) log_level: Level,
 
-    /// Allow addresses that other hosts can reach
+    /// The server's certificate for TLS on both ports, in PEM, and behind it those that lead to its authority's
+    #[arg(long, env = "GOPHERWATCH_TLS_CERT", value_name = "FILE")]
+    pub(super) tls_cert: Option<PathBuf>,
+
+    /// Its key, in PEM, which only the server may read
+    #[arg(long, env = "GOPHERWATCH_TLS_KEY", value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
+
+    /// Agents must show a certificate of this authority, in PEM
+    #[arg(long, env = "GOPHERWATCH_TLS_CLIENT_CA", value_name = "FILE")]
+    pub(super) tls_client_ca: Option<PathBuf>,
+
+    /// Allow addresses that other hosts can reach without TLS and a token
     #[arg(long, env = "GOPHERWATCH_INSECURE", value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) insecure: bool,
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use slog::{Logger, warn};
+use slog::{Logger, debug, warn};
 
 use crate::stats::Stats;
 
@@ -46,6 +46,12 @@ pub enum Reason {
     WrongToken,
     /// The token's scope is a lesser one.
     LesserToken,
+    /// TLS is asked for.
+    NoTls,
+    /// TLS was not opened in time.
+    TlsLate,
+    /// TLS could not be opened: no agreement, or no certificate, or the peer trusts ours not.
+    TlsFailed,
 }
 
 impl Reason {
@@ -55,6 +61,9 @@ impl Reason {
             Self::NoToken => "no_token",
             Self::WrongToken => "wrong_token",
             Self::LesserToken => "lesser_token",
+            Self::NoTls => "no_tls",
+            Self::TlsLate => "tls_late",
+            Self::TlsFailed => "tls_failed",
         }
     }
 }
@@ -70,6 +79,13 @@ pub(super) struct Refusals {
 impl Refusals {
     pub(super) fn new(stats: Arc<Stats>, log: Logger) -> Self {
         Self { stats, kinds: Mutex::default(), log }
+    }
+
+    /// Counts a connection that never came to a request. There is a line for each, for those who look into it.
+    pub(super) fn note_connection(&self, port: Port, reason: Reason, peer: SocketAddr, why: &str) {
+        self.stats.door_refusals(port.as_str(), reason.as_str()).inc();
+        debug!(self.log, "a connection did not open TLS"; "port" => port.as_str(), "reason" => reason.as_str(),
+            "peer" => %peer, "why" => why);
     }
 
     pub(super) fn note(&self, port: Port, reason: Reason, peer: Option<SocketAddr>) {

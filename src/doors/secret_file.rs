@@ -48,6 +48,11 @@ pub(super) fn read_secret(path: &Path) -> Result<Vec<u8>, SecretFileError> {
     read(path, |found| is_private(found.mode(), found.uid() == 0, rustix::process::geteuid().is_root()))
 }
 
+/// What stands in a file that anybody may read.
+pub(super) fn read_public(path: &Path) -> Result<Vec<u8>, SecretFileError> {
+    read(path, |_| true)
+}
+
 fn read(path: &Path, may_be: impl Fn(&std::fs::Metadata) -> bool) -> Result<Vec<u8>, SecretFileError> {
     let failed = |source| SecretFileError::Read { path: path.to_owned(), source };
     // Before it is opened: opening a pipe would wait for whoever writes into it.
@@ -107,6 +112,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let said = read_secret(&path).unwrap_err().to_string();
         assert!(said.contains("0644") && said.contains(&format!("chmod 600 {}", path.display())), "{said}");
+        assert_eq!(read_public(&path).unwrap(), b"secret");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(read_secret(&path).unwrap(), b"secret");
         assert!(matches!(read_secret(dir.path()), Err(SecretFileError::NoFile { .. })));

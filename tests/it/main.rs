@@ -38,6 +38,7 @@ mod store_fixture;
 mod survival;
 mod systemd;
 mod tidy;
+mod tls;
 mod tokens;
 
 mod support {
@@ -52,6 +53,7 @@ mod support {
     pub(crate) mod reports;
     pub(crate) mod server;
     pub(crate) mod stores;
+    pub(crate) mod tls;
     pub(crate) mod wait;
     pub(crate) mod webhook;
     pub(crate) mod workload;

@@ -90,16 +90,17 @@ fn uses(code: &str, name: &str) -> bool {
 
 #[test]
 fn each_crate_has_its_home() {
-    let homes: [(&[&str], &[&str]); 9] = [
+    let homes: [(&[&str], &[&str]); 10] = [
         (&["tonic", "tonic_health", "tonic_types", "tonic_reflection"], &["ingest"]),
         (&["warp", "hyper", "hyper_util"], &["rest"]),
-        (&["tokio", "tokio_util", "tokio_stream"], &["ingest", "dispatch", "control", "rest", "app", "main"]),
+        (&["tokio", "tokio_util", "tokio_stream"], &["ingest", "dispatch", "doors", "control", "rest", "app", "main"]),
         (&["rayon"], &["evaluate"]),
         (&["r2d2", "mysql", "r2d2_mysql", "rusqlite", "r2d2_sqlite"], &["store", "journal"]),
         (&["toml"], &["rules", "ruletest"]),
         (&["ureq", "rustls_native_certs"], &["notify"]),
         (&["ring"], &["notify", "doors"]),
-        (&["subtle"], &["doors"]),
+        (&["subtle", "tokio_rustls"], &["doors"]),
+        (&["rustls"], &["doors", "main"]),
     ];
     for (module, code) in modules() {
         for (crates, at_home_in) in homes {
