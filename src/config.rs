@@ -12,7 +12,7 @@ pub use args::{Args, Command};
 pub use environment::load_env_file;
 
 use crate::{
-    doors::{self, TlsFiles},
+    doors::{self, Hosts, TlsFiles},
     log::{Format, chain},
     rule_file::{Loaded, Receiver, RuleFile, RuleFileError},
     rules::RuleSet,
@@ -97,7 +97,12 @@ impl Config {
     /// Checks the arguments, reads the rule file and looks at the environment.
     pub fn resolve(args: Args) -> Result<Self, UsageError> {
         let tls = tls_files(&args)?;
-        let doors = environment::doors(tls)?;
+        let hosts = Hosts::new(args.http_addr.ip(), &args.allowed_hosts).map_err(|wrong| {
+            UsageError(format!(
+                "--allowed-host `{wrong}`: use a host name or an address alone, such as monitor.example"
+            ))
+        })?;
+        let doors = environment::doors(tls, hosts)?;
         let open_doors = open_doors(&args, &doors)?;
         if !(1..=MAX_WORKERS).contains(&args.workers) {
             return Err(UsageError(format!("--workers {}: use 1 to {MAX_WORKERS}", args.workers)));

@@ -4,6 +4,7 @@
 //! a token is decided before anything of a request is read but its head. Nothing here waits or blocks but
 //! [`Doors::reload`], which reads files and is control's to call.
 
+mod hosts;
 mod refusals;
 mod secret_file;
 mod tls;
@@ -15,6 +16,7 @@ use parking_lot::RwLock;
 use slog::{Logger, error, info, warn};
 use tokio::{net::TcpStream, time::Instant};
 
+pub use hosts::Hosts;
 pub use refusals::{Port, Reason};
 pub use secret_file::SecretFileError;
 pub use tls::{NotOpened, TlsError, TlsFiles, TlsMaterial, Wire};
@@ -33,6 +35,8 @@ pub struct Settings {
     pub keys: Keys,
     /// Where the parts of TLS are, and what they are.
     pub tls: Option<(TlsFiles, TlsMaterial)>,
+    /// The names under which REST answers.
+    pub hosts: Hosts,
 }
 
 impl Settings {
@@ -40,10 +44,10 @@ impl Settings {
     ///
     /// # Errors
     /// Something named there cannot be used.
-    pub fn read(sources: TokenSources, tls: Option<TlsFiles>) -> Result<Self, DoorsError> {
+    pub fn read(sources: TokenSources, tls: Option<TlsFiles>, hosts: Hosts) -> Result<Self, DoorsError> {
         let keys = sources.read()?;
         let tls = tls.map(|files| files.read().map(|material| (files, material))).transpose()?;
-        Ok(Self { sources, keys, tls })
+        Ok(Self { sources, keys, tls, hosts })
     }
 }
 
@@ -97,6 +101,7 @@ pub struct Doors {
     sources: TokenSources,
     keys: RwLock<Arc<Keys>>,
     tls: Option<Tls>,
+    hosts: Hosts,
     stats: Arc<Stats>,
     refusals: Refusals,
     log: Logger,
@@ -105,7 +110,7 @@ pub struct Doors {
 impl Doors {
     /// Doors with these settings, which count in `stats` and say in `log` whom they refuse.
     pub fn new(settings: Settings, stats: Arc<Stats>, log: &Logger) -> Self {
-        let Settings { sources, keys, tls } = settings;
+        let Settings { sources, keys, tls, hosts } = settings;
         let tls = tls.map(|(files, material)| {
             shown(&material, &stats, log);
             Tls::new(files, material)
@@ -114,6 +119,7 @@ impl Doors {
             sources,
             keys: RwLock::new(Arc::new(keys)),
             tls,
+            hosts,
             refusals: Refusals::new(stats.clone(), log.clone()),
             stats,
             log: log.clone(),
@@ -197,6 +203,15 @@ impl Doors {
             if scope.allows(access) { Ok(Some(scope)) } else { Err(Refused::LesserToken) }
         });
         answer.inspect_err(|why| self.note(Port::Rest, why.reason(), peer))
+    }
+
+    /// Whether REST answers to this host; the reason that it does not is counted.
+    pub fn admit_host(&self, host: &str, peer: Option<SocketAddr>) -> bool {
+        let is_ours = self.hosts.admit(host);
+        if !is_ours {
+            self.note(Port::Rest, Reason::ForeignHost, peer);
+        }
+        is_ours
     }
 
     /// Counts somebody who was not let in, and says so in the log, but no more often than somebody reads.
@@ -297,7 +312,7 @@ mod tests {
     fn doors(with: &[(&str, &str)]) -> Doors {
         let sources =
             TokenSources::found(|name| with.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).into()));
-        let settings = Settings::read(sources.expect("sources"), None).expect("tokens");
+        let settings = Settings::read(sources.expect("sources"), None, Hosts::default()).expect("tokens");
         Doors::new(settings, Arc::new(Stats::new()), &Logger::root(Discard, o!()))
     }
 

@@ -15,6 +15,7 @@ pub mod doors;
 pub mod evaluate;
 pub mod health;
 pub mod ingest;
+pub mod init;
 pub mod journal;
 pub mod log;
 pub mod model;

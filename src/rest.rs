@@ -149,7 +149,7 @@ pub fn start(listener: TcpListener, context: Context, options: Options, log: Log
     let reads = Reads::new(context.store.clone(), &options, log.clone());
     let doors = context.doors.clone();
     let routes = routes::routes(&Arc::new(Shared { context, reads }));
-    let front = Arc::new(Front::new(routes, &options, log.clone()));
+    let front = Arc::new(Front::new(routes, doors.clone(), &options, log.clone()));
     let connections = Arc::new(Connections::new(options.max_connections));
     let stop = CancellationToken::new();
     let (finished, stopped) = mpsc::sync_channel(1);

@@ -6,7 +6,7 @@ use gopherwatch_environment::unknown_names;
 
 use super::{StoreConfig, UsageError};
 use crate::{
-    doors::{self, TlsFiles, TokenSources},
+    doors::{self, Hosts, TlsFiles, TokenSources},
     log::chain,
     store::MySqlOptions,
 };
@@ -43,8 +43,8 @@ fn database(err: &dyn std::error::Error) -> UsageError {
 }
 
 /// The doors, with the tokens that the environment gives.
-pub(super) fn doors(tls: Option<TlsFiles>) -> Result<doors::Settings, UsageError> {
-    let read = || doors::Settings::read(TokenSources::found(|name| env::var_os(name))?, tls);
+pub(super) fn doors(tls: Option<TlsFiles>, hosts: Hosts) -> Result<doors::Settings, UsageError> {
+    let read = || doors::Settings::read(TokenSources::found(|name| env::var_os(name))?, tls, hosts);
     read().map_err(|err| UsageError(chain(&err)))
 }
 

@@ -46,6 +46,10 @@ pub enum Reason {
     WrongToken,
     /// The token's scope is a lesser one.
     LesserToken,
+    /// The request is for a host that is not us.
+    ForeignHost,
+    /// A page of another origin asked for a change.
+    ForeignOrigin,
     /// TLS is asked for.
     NoTls,
     /// TLS was not opened in time.
@@ -61,6 +65,8 @@ impl Reason {
             Self::NoToken => "no_token",
             Self::WrongToken => "wrong_token",
             Self::LesserToken => "lesser_token",
+            Self::ForeignHost => "foreign_host",
+            Self::ForeignOrigin => "foreign_origin",
             Self::NoTls => "no_tls",
             Self::TlsLate => "tls_late",
             Self::TlsFailed => "tls_failed",

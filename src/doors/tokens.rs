@@ -329,7 +329,7 @@ mod tests {
         let token = "hunter2-hunter2-hunter2";
         let value = |name: &str| (name == "GOPHERWATCH_ADMIN_TOKEN").then(|| token.into());
         let sources = TokenSources::found(value).unwrap();
-        let settings = crate::doors::Settings::read(sources, None).unwrap();
+        let settings = crate::doors::Settings::read(sources, None, crate::doors::Hosts::default()).unwrap();
         assert!(!format!("{settings:?}").contains("hunter2"), "{settings:?}");
     }
 }

@@ -16,9 +16,10 @@ use warp::{
 
 use super::{
     Shared,
-    access::{Granted, changes},
+    access::{Caller, Granted, changes},
     problem::Problem,
 };
+use crate::doors::{Port, Reason};
 
 /// Nothing is read from the bodies of these requests; a client that sends one by habit sends a short one.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -35,19 +36,25 @@ pub(super) fn writes(
     };
     // A host that cannot be read is nobody's own.
     let host = warp::host::optional().or_else(async |_| Ok::<_, Rejection>((None,)));
-    let from_here = async |headers: HeaderMap, host: Option<Authority>| {
-        if is_foreign(&headers, host.as_ref()) {
-            return Err(reject::custom(Problem::new(
-                StatusCode::FORBIDDEN,
-                "a page of another origin may not ask this",
-            )));
-        }
-        Ok(())
+    let doors = shared.context.doors.clone();
+    let from_here = move |headers: HeaderMap, caller: Option<Caller>, host: Option<Authority>| {
+        std::future::ready(if is_foreign(&headers, host.as_ref()) {
+            doors.note(Port::Rest, Reason::ForeignOrigin, caller.map(|caller| caller.0));
+            Err(reject::custom(Problem::new(StatusCode::FORBIDDEN, "a page of another origin may not ask this")))
+        } else {
+            Ok(())
+        })
     };
     warp::method()
         .and_then(is_it)
         .untuple_one()
-        .and(warp::header::headers_cloned().and(host).and_then(from_here).untuple_one())
+        .and(
+            warp::header::headers_cloned()
+                .and(warp::ext::optional::<Caller>())
+                .and(host)
+                .and_then(from_here)
+                .untuple_one(),
+        )
         .and(changes(shared))
         .and(warp::body::stream().and_then(async |body| ignored(body).await).untuple_one())
 }

@@ -204,7 +204,7 @@ fn a_handshake_that_does_not_end_is_cut_off_in_time_on_both_ports() {
 fn half_open_handshakes_hold_no_place_for_long_and_hold_up_no_stop() {
     let _alone = alone();
     let authority = Authority::new("ours");
-    // There are 64 places for agents, and 256 for readers.
+    // There are 100 places for agents, and 256 for readers.
     let mut server = Setup::new().descriptors(400).tls(&authority.server()).start();
     let half_open = |addr, n| -> Vec<_> {
         let open = |_| {
