@@ -265,6 +265,7 @@ fn end_to_end(criterion: &mut Criterion) {
 
 fn config(data_dir: &std::path::Path) -> Config {
     Config {
+        doors: gopherwatch::doors::Settings::default(),
         grpc_addr: "127.0.0.1:0".parse().unwrap(),
         http_addr: "127.0.0.1:0".parse().unwrap(),
         rule_file: RuleFile::new(Some(data_dir.join("no-rules.toml")), None),

@@ -20,6 +20,7 @@ use crate::{
     data_dir::{DataDir, DataDirError},
     deliver, descriptors,
     dispatch::{self, Dispatcher, Receipt},
+    doors::Doors,
     evaluate,
     health::{Health, Phase},
     ingest::{self, Ingest},
@@ -164,6 +165,8 @@ impl App {
         let store_reader = journal.reader()?;
         let check_reader = journal.reader()?;
 
+        let doors = Arc::new(Doors::new(config.doors, stats.clone(), log));
+        doors.describe();
         let (door, requests) = control::door();
         let rest = rest::start(
             http,
@@ -174,6 +177,7 @@ impl App {
                 stats: stats.clone(),
                 health: health.clone(),
                 control: door.clone(),
+                doors: doors.clone(),
             },
             rest::Options::default(),
             log.new(o!("thread" => "admin")),
@@ -192,7 +196,7 @@ impl App {
             let context = deliver::ReceiversContext {
                 sinks: journal.sinks().clone(),
                 reader: journal.reader()?,
-                origin: format!("http://{}", rest.addr()),
+                origin: format!("{}://{}", if doors.has_tls() { "https" } else { "http" }, rest.addr()),
                 stats: stats.clone(),
                 health: health.clone(),
             };
@@ -240,6 +244,7 @@ impl App {
                 state: state.clone(),
                 rules: shown_rules,
                 receivers: receivers_door,
+                doors: doors.clone(),
                 stats: stats.clone(),
                 health: health.clone(),
             };
@@ -250,7 +255,7 @@ impl App {
             max_instances_per_stream: config.max_instances_per_stream,
             retention: config.retention,
         };
-        let ingest = Ingest::start(grpc, options, dispatcher, state, stats, log)?;
+        let ingest = Ingest::start(grpc, options, dispatcher, state, (doors, stats), log)?;
         journal::look_for_damage(check_reader, health.clone(), log)?;
         health.enter(Phase::Ready);
         if let Err(err) = service_manager::ready() {

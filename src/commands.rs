@@ -1,4 +1,5 @@
-//! The subcommands that need no server: `check` says what rules mean, `test` whether they do what they should.
+//! The subcommands that need no server: `check` says what rules mean, `test` whether they do what they should, `init` makes
+//! what a server needs that other hosts are to reach.
 //!
 //! They read files and write text; the exit code is 0, or 64 when a file cannot be used or a test fails.
 
@@ -10,6 +11,8 @@ use std::{
 };
 
 use crate::{
+    init,
+    log::chain,
     rules::{Doubt, FileError, ReceiverConfig, Record, Rule, RuleSet, Way, parse_file, warnings, words},
     ruletest::{parse_tests, run},
 };
@@ -49,6 +52,14 @@ enum FileFault {
 impl FileFault {
     fn content(path: &Path) -> impl FnOnce(FileError) -> Self {
         move |source| Self::Content { path: path.to_owned(), source }
+    }
+}
+
+/// Makes certificates and tokens, and says how they are used.
+pub fn init(options: &init::Options) -> Said {
+    match init::init(options) {
+        Ok(text) => Said { text, is_good: true, ..Said::default() },
+        Err(err) => Said { faults: format!("gopherwatch-server init: {}\n", chain(&err)), ..Said::default() },
     }
 }
 

@@ -12,6 +12,7 @@ pub use args::{Args, Command};
 pub use environment::load_env_file;
 
 use crate::{
+    doors::{self, Hosts, TlsFiles},
     log::{Format, chain},
     rule_file::{Loaded, Receiver, RuleFile, RuleFileError},
     rules::RuleSet,
@@ -43,6 +44,8 @@ pub struct Config {
     pub grpc_addr: SocketAddr,
     /// Where REST answers.
     pub http_addr: SocketAddr,
+    /// Who may come in.
+    pub doors: doors::Settings,
     /// Where the rules are.
     pub rule_file: RuleFile,
     /// What stood there; `None`: there was no file.
@@ -93,16 +96,14 @@ pub struct UsageError(pub String);
 impl Config {
     /// Checks the arguments, reads the rule file and looks at the environment.
     pub fn resolve(args: Args) -> Result<Self, UsageError> {
-        for (flag, addr) in [("--grpc-addr", args.grpc_addr), ("--http-addr", args.http_addr)] {
-            if !addr.ip().is_loopback() && !args.insecure {
-                return Err(UsageError(format!(
-                    "{flag} {addr} can be reached from other hosts, and this version has neither TLS nor tokens: listen on \
-                     127.0.0.1 and put a proxy or tunnel with TLS in front of it, or say --insecure if the network is \
-                     yours alone"
-                )));
-            }
-        }
-        environment::refuse_tokens()?;
+        let tls = tls_files(&args)?;
+        let hosts = Hosts::new(args.http_addr.ip(), &args.allowed_hosts).map_err(|wrong| {
+            UsageError(format!(
+                "--allowed-host `{wrong}`: use a host name or an address alone, such as monitor.example"
+            ))
+        })?;
+        let doors = environment::doors(tls, hosts)?;
+        let open_doors = open_doors(&args, &doors)?;
         if !(1..=MAX_WORKERS).contains(&args.workers) {
             return Err(UsageError(format!("--workers {}: use 1 to {MAX_WORKERS}", args.workers)));
         }
@@ -128,6 +129,7 @@ impl Config {
         Ok(Self {
             grpc_addr: args.grpc_addr,
             http_addr: args.http_addr,
+            doors,
             rule_file,
             rule_text,
             rules,
@@ -147,7 +149,53 @@ impl Config {
             log_format: args.log_format.unwrap_or_else(Format::fitting),
             log_level: args.log_level,
             store,
-            warnings: environment::warnings(),
+            warnings: open_doors.into_iter().chain(environment::warnings()).collect(),
         })
     }
+}
+
+/// Certificate and key, or neither.
+fn tls_files(args: &Args) -> Result<Option<TlsFiles>, UsageError> {
+    let Args { tls_cert, tls_key, tls_client_ca: client_ca, .. } = args.clone();
+    let missing = |given: &str, other: &str, what: &str| {
+        Err(UsageError(format!("{given} needs {other}, {what}: `gopherwatch-server init` makes what TLS needs")))
+    };
+    match (tls_cert, tls_key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key, client_ca })),
+        (Some(_), None) => missing("--tls-cert", "--tls-key", "the key of the certificate"),
+        (None, Some(_)) => missing("--tls-key", "--tls-cert", "the certificate of the key"),
+        (None, None) if client_ca.is_some() => {
+            missing("--tls-client-ca", "--tls-cert and --tls-key", "the server's own certificate and its key")
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// Refuses addresses that strangers can reach, unless they need TLS and a token there, or the operator insists: then what to
+/// warn of.
+fn open_doors(args: &Args, doors: &doors::Settings) -> Result<Vec<String>, UsageError> {
+    let mut warnings = Vec::new();
+    for (flag, addr, has_token, token) in [
+        ("--grpc-addr", args.grpc_addr, doors.keys.guard_agents(), "GOPHERWATCH_AGENT_TOKEN"),
+        ("--http-addr", args.http_addr, doors.keys.guard_rest(), "GOPHERWATCH_READ_TOKEN or GOPHERWATCH_ADMIN_TOKEN"),
+    ] {
+        let missing: Vec<&str> = [(doors.tls.is_some(), "TLS (--tls-cert, --tls-key)"), (has_token, token)]
+            .into_iter()
+            .filter_map(|(has, what)| (!has).then_some(what))
+            .collect();
+        if addr.ip().is_loopback() || missing.is_empty() {
+            continue;
+        }
+        let said =
+            format!("{flag} {addr} can be reached from other hosts, and there is no {}", missing.join(" and no "));
+        if !args.insecure {
+            return Err(UsageError(format!(
+                "{said}: `gopherwatch-server init --listen {}` makes certificate and tokens and says how to use them; or \
+                 listen on 127.0.0.1, or say --insecure if the network is yours alone",
+                args.grpc_addr
+            )));
+        }
+        warnings.push(format!("{said}: whoever can reach it may read along or come in (--insecure)"));
+    }
+    Ok(warnings)
 }

@@ -1,7 +1,7 @@
 //! Control: the one place that changes what the running server is told.
 //!
 //! It reads the rules again when a signal or a request says so or when their file has changed, and has single instances
-//! forgotten. Both reach the lanes as turns, so that they land at one point of each lane's order. A file that cannot be
+//! forgotten; a signal or a request has the doors' files read again, too. Rules and instances reach the lanes as turns, so that they land at one point of each lane's order. A file that cannot be
 //! used changes nothing: the old rules stay in force whole. It holds a `Dispatcher`, so that lanes end after it (I8);
 //! others hold its [`Door`], which is bounded (I1).
 
@@ -24,6 +24,7 @@ pub use door::{By, Door, Refused, ReloadError, Reloaded, Requests, door};
 use crate::{
     deliver::Receivers,
     dispatch::{Dispatcher, Receipt},
+    doors::Doors,
     health::{Condition, Health},
     log::chain,
     model::{InstanceKey, Timestamp},
@@ -44,8 +45,9 @@ const LOOKS_AT_REST: u32 = 5;
 pub const LANES_WAIT: Duration = Duration::from_secs(5);
 /// How often a wait for the lanes looks whether it is over. Threads do not await (I5), and a commit takes milliseconds.
 const POLL: Duration = Duration::from_millis(2);
-/// The name on `/readyz`.
+/// The names on `/readyz`.
 const CHECK: &str = "rules";
+const DOORS: &str = "doors";
 
 /// What control changes, and by what means.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub struct Context {
     pub rules: SharedRules,
     /// Who is told of alerts.
     pub receivers: Receivers,
+    /// Who may come in.
+    pub doors: Arc<Doors>,
     /// Counts of reloads.
     pub stats: Arc<Stats>,
     /// Where a bad file is shown.
@@ -134,7 +138,9 @@ impl Control {
                 recv(self.stopped) -> _ => return,
                 recv(requests.receiver()) -> request => match request {
                     Ok(Request::Reload { by, reply }) => {
-                        let answer = self.reload(Why::Asked(by), self.file.read_again());
+                        let doors = self.reload_doors();
+                        let rules = self.reload(Why::Asked(by), self.file.read_again());
+                        let answer = rules.and_then(|rules| doors.map(|()| rules));
                         // Nobody waits for what a signal comes to.
                         let _ = reply.send(answer);
                     }
@@ -149,6 +155,20 @@ impl Control {
                 look_at = Instant::now() + LOOK_EVERY;
             }
         }
+    }
+
+    /// Has the doors read their files again. What comes of it holds whatever becomes of the rules, and the other way round.
+    fn reload_doors(&self) -> Result<(), ReloadError> {
+        let Context { doors, health, .. } = &self.context;
+        if !doors.has_files() {
+            return Ok(());
+        }
+        let read = doors.reload();
+        match &read {
+            Ok(()) => health.set(DOORS, Condition::Ok, "as their files say"),
+            Err(why) => health.set(DOORS, Condition::Degraded, format!("what was there before stays in force: {why}")),
+        };
+        read.map_err(ReloadError::Doors)
     }
 
     /// Looks at the file, and takes it once it has changed and come to rest.
@@ -228,6 +248,8 @@ impl Control {
                 error!(log, "the rules were not reloaded: the old ones stay in force"; "error" => &reason, "why" => why);
                 self.context.health.set(CHECK, Condition::Degraded, format!("the old rules stay in force: {reason}"));
             }
+            // They have said so themselves.
+            Err(ReloadError::Doors(_)) => {}
             Err(ReloadError::Refused(refused)) => {
                 // A changed file is found changed again.
                 self.watch.unsettle();

@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::interceptor::InterceptedService, transport::Server};
 use tonic_health::ServingStatus;
 
-use crate::{dispatch::Dispatcher, state::State, stats::Stats};
+use crate::{dispatch::Dispatcher, doors::Doors, state::State, stats::Stats};
 use metadata::Identify;
 use service::Metrics;
 
@@ -72,7 +72,7 @@ impl Ingest {
         options: Options,
         dispatcher: Dispatcher,
         state: Arc<State>,
-        stats: Arc<Stats>,
+        (doors, stats): (Arc<Doors>, Arc<Stats>),
         log: &Logger,
     ) -> io::Result<Self> {
         let log = log.new(slog::o!("thread" => "io"));
@@ -93,7 +93,7 @@ impl Ingest {
             log: log.clone(),
         };
         let metrics = MetricsServiceServer::new(metrics).max_decoding_message_size(MAX_REPORT_BYTES);
-        let metrics = InterceptedService::new(metrics, Identify { log: log.clone() });
+        let metrics = InterceptedService::new(metrics, Identify { doors: doors.clone(), log: log.clone() });
         let (health, health_service) = tonic_health::server::health_reporter();
         runtime.block_on(set_health(&health, ServingStatus::Serving));
         let reflection = addr.ip().is_loopback().then(reflection);
@@ -108,7 +108,7 @@ impl Ingest {
             .add_service(metrics)
             .add_service(health_service)
             .add_optional_service(reflection);
-        let incoming = accept::start(listener, options.max_connections, stop.clone(), stats, log.clone());
+        let incoming = accept::start(listener, options.max_connections, stop.clone(), (doors, stats), log.clone());
         let stopped = stop.clone();
         let server = runtime.spawn(async move {
             if let Err(err) = server.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()).await {

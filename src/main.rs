@@ -1,6 +1,7 @@
 //! `gopherwatch-server`: arguments, log, start, wait, drain, exit code. A runbook; the parts are in the library.
 
 use std::{
+    env,
     io::{self, Write},
     process::ExitCode,
     thread,
@@ -13,7 +14,7 @@ use gopherwatch::{
     app::{App, Outcome},
     commands,
     config::{Args, Command, Config, UsageError, load_env_file},
-    log,
+    init, log,
     rules::Record,
 };
 use slog::{Logger, crit, info};
@@ -54,14 +55,22 @@ fn configure() -> Result<Config, ExitCode> {
         ExitCode::from(if err.use_stderr() { EXIT_USAGE } else { 0 })
     })?;
     if let Some((command, record)) = args.subcommand() {
-        return Err(without_server(command, record));
+        return Err(without_server(&args, command, record));
     }
     Config::resolve(args).map_err(|err| usage(&err))
 }
 
 /// Runs a subcommand, which needs neither data nor ports.
-fn without_server(command: &Command, record: Option<Record>) -> ExitCode {
+fn without_server(args: &Args, command: &Command, record: Option<Record>) -> ExitCode {
     let said = match command {
+        Command::Init { listen, hosts, http_port, dir, keep } => commands::init(&init::Options {
+            listen: listen.clone(),
+            http_port: *http_port,
+            hosts: hosts.clone(),
+            dir: dir.clone().unwrap_or_else(|| args.data_dir().to_owned()),
+            keep: *keep,
+            program: env::args().next().unwrap_or_else(|| "gopherwatch-server".to_owned()),
+        }),
         Command::Check { file } => commands::check(file, record),
         Command::Test { files } => commands::test(files, record),
     };

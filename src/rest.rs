@@ -5,6 +5,7 @@
 //! answer is a copy made before it is written out, so that no lock waits for a client's network.
 
 mod accept;
+mod access;
 mod alerts;
 mod connections;
 mod control;
@@ -36,7 +37,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use self::{connections::Connections, front::Front, reads::Reads};
-use crate::{control::Door, health::Health, rules::SharedRules, state::State, stats::Stats, store::AlertStore};
+use crate::{
+    control::Door, doors::Doors, health::Health, rules::SharedRules, state::State, stats::Stats, store::AlertStore,
+};
 
 /// Enough to answer a few heavy requests at once; reports have the other cores.
 const RUNTIME_THREADS: usize = 2;
@@ -58,6 +61,8 @@ pub struct Context {
     pub health: Health,
     /// Where changes are asked for.
     pub control: Door,
+    /// Who may come in.
+    pub doors: Arc<Doors>,
 }
 
 /// Limits. The defaults are those of RELIABILITY.md's security baseline.
@@ -142,12 +147,13 @@ pub fn start(listener: TcpListener, context: Context, options: Options, log: Log
     };
 
     let reads = Reads::new(context.store.clone(), &options, log.clone());
+    let doors = context.doors.clone();
     let routes = routes::routes(&Arc::new(Shared { context, reads }));
-    let front = Arc::new(Front::new(routes, &options, log.clone()));
+    let front = Arc::new(Front::new(routes, doors.clone(), &options, log.clone()));
     let connections = Arc::new(Connections::new(options.max_connections));
     let stop = CancellationToken::new();
     let (finished, stopped) = mpsc::sync_channel(1);
-    let serving = accept::run(listener, front, connections, options, stop.clone(), log.clone());
+    let serving = accept::run(listener, (doors, front), connections, options, stop.clone(), log.clone());
     runtime.spawn(async move {
         serving.await;
         // Nobody may be waiting for it: the server was dropped.

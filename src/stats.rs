@@ -42,6 +42,16 @@ struct ReceiverLabel {
     receiver: String,
 }
 
+/// The labels of a figure that has none, and is not shown while there is nothing to show.
+type NoLabels = [(&'static str, &'static str); 0];
+
+/// Labels of those who were not let in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DoorLabel {
+    port: &'static str,
+    reason: &'static str,
+}
+
 /// The figures of one receiver.
 #[derive(Clone, Debug)]
 pub struct ReceiverStats {
@@ -113,6 +123,9 @@ pub struct Stats {
     pub connections_dropped: Counter,
     /// Times that a gRPC connection could not be accepted.
     pub accept_errors: Counter,
+    door_refusals: Family<DoorLabel, Counter>,
+    /// Empty where there is no certificate: 0 would be one that ended in 1970.
+    certificate_not_after: Family<NoLabels, Gauge<i64, AtomicI64>>,
     /// Times that an instance went back to an earlier numbering: often, if two agents report as one.
     pub numbering_returns: Counter,
     /// How long chunks waited for a slot in their lane.
@@ -201,6 +214,17 @@ impl Stats {
             connections_open: gauge(r, "connections_open", "gRPC connections open now"),
             connections_dropped: counter(r, "connections_dropped", "gRPC connections that did not open HTTP/2 in time"),
             accept_errors: counter(r, "accept_errors", "Times that accepting a gRPC connection failed"),
+            door_refusals: family(
+                r,
+                "door_refusals",
+                "Connections and requests that were not let in, by port and reason",
+            ),
+            certificate_not_after: {
+                let at = Family::default();
+                let help = "When the server's certificate, or the first of its chain, ends to be valid, since 1970";
+                r.register_with_unit("tls_certificate_not_after_timestamp", help, Unit::Seconds, at.clone());
+                at
+            },
             numbering_returns: counter(
                 r,
                 "numbering_returns",
@@ -271,6 +295,16 @@ impl Stats {
     /// The count of reports refused for `why`.
     pub fn rejected(&self, why: Rejection) -> &Counter {
         &self.rejected[why.idx()]
+    }
+
+    /// The count of connections and requests that were not let in at this port for this reason.
+    pub fn door_refusals(&self, port: &'static str, reason: &'static str) -> Counter {
+        self.door_refusals.get_or_create_owned(&DoorLabel { port, reason })
+    }
+
+    /// Notes when the server's certificate ends to be valid, in seconds since 1970.
+    pub fn set_certificate_not_after(&self, seconds: i64) {
+        self.certificate_not_after.get_or_create_owned(&[]).set(seconds);
     }
 
     /// The count of evaluations of the rule of this name. Hold on to it: looking it up takes a lock.

@@ -9,7 +9,7 @@ use std::{env, fs, io};
 const ENV_FILE: &str = ".env";
 
 /// The variables of the server's flags.
-pub const SERVER: [&str; 18] = [
+pub const SERVER: [&str; 22] = [
     "GOPHERWATCH_GRPC_ADDR",
     "GOPHERWATCH_HTTP_ADDR",
     "GOPHERWATCH_CONFIG",
@@ -27,6 +27,10 @@ pub const SERVER: [&str; 18] = [
     "GOPHERWATCH_DRAIN_STORE",
     "GOPHERWATCH_LOG_FORMAT",
     "GOPHERWATCH_LOG_LEVEL",
+    "GOPHERWATCH_TLS_CERT",
+    "GOPHERWATCH_TLS_KEY",
+    "GOPHERWATCH_TLS_CLIENT_CA",
+    "GOPHERWATCH_ALLOWED_HOST",
     "GOPHERWATCH_INSECURE",
 ];
 

@@ -1,11 +1,17 @@
 //! The command line, as it was written. Each flag has an environment variable `GOPHERWATCH_<FLAG>`.
 
-use std::{net::SocketAddr, path::PathBuf, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
 use slog::Level;
 
 use crate::{
+    init::Listen,
     log::Format,
     rules::Record,
     units::{parse_duration, parse_size},
@@ -86,7 +92,23 @@ pub struct Args {
     #[arg(long, env = "GOPHERWATCH_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = level)]
     pub(super) log_level: Level,
 
-    /// Allow addresses that other hosts can reach
+    /// The server's certificate for TLS on both ports, in PEM, and behind it those that lead to its authority's
+    #[arg(long, env = "GOPHERWATCH_TLS_CERT", value_name = "FILE")]
+    pub(super) tls_cert: Option<PathBuf>,
+
+    /// Its key, in PEM, which only the server may read
+    #[arg(long, env = "GOPHERWATCH_TLS_KEY", value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
+
+    /// Agents must show a certificate of this authority, in PEM
+    #[arg(long, env = "GOPHERWATCH_TLS_CLIENT_CA", value_name = "FILE")]
+    pub(super) tls_client_ca: Option<PathBuf>,
+
+    /// A name or address that REST answers to, besides its own; repeat it, or separate them by commas
+    #[arg(long = "allowed-host", env = "GOPHERWATCH_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
+    pub(super) allowed_hosts: Vec<String>,
+
+    /// Allow addresses that other hosts can reach without TLS and a token
     #[arg(long, env = "GOPHERWATCH_INSECURE", value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) insecure: bool,
 }
@@ -94,6 +116,24 @@ pub struct Args {
 /// What there is to do besides running the server.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Make an authority, a certificate and three tokens for a server that other hosts are to reach, and say how to use them
+    Init {
+        /// Where the server is to listen: HOST, HOST:PORT or :PORT; 0.0.0.0 is every address
+        #[arg(long, value_name = "ADDR")]
+        listen: Listen,
+        /// Another name or address by which it is reached; repeat it for more of them
+        #[arg(long = "host", value_name = "NAME")]
+        hosts: Vec<String>,
+        /// Where REST is to answer, on the same addresses
+        #[arg(long, value_name = "PORT", default_value_t = 8080)]
+        http_port: u16,
+        /// Where to put it all [default: the server's --data-dir]
+        #[arg(long = "data-dir", visible_alias = "dir", value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Keep what is there, and make only what is missing
+        #[arg(long)]
+        keep: bool,
+    },
     /// Say what each rule of a file means, and warn of those that cannot work
     Check {
         /// The rule file
@@ -108,6 +148,11 @@ pub enum Command {
 }
 
 impl Args {
+    /// Where the server's data are.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// What is to be done instead of running the server, and the rows that the rules are to write.
     pub fn subcommand(&self) -> Option<(&Command, Option<Record>)> {
         Some((self.command.as_ref()?, self.record))

@@ -2,10 +2,14 @@
 
 use std::env;
 
-use gopherwatch_environment::{TOKENS, unknown_names};
+use gopherwatch_environment::unknown_names;
 
 use super::{StoreConfig, UsageError};
-use crate::{log::chain, store::MySqlOptions};
+use crate::{
+    doors::{self, Hosts, TlsFiles, TokenSources},
+    log::chain,
+    store::MySqlOptions,
+};
 
 /// Puts the variables of `.env` into the environment, where there is no such variable yet. Call it before any thread
 /// starts.
@@ -38,17 +42,10 @@ fn database(err: &dyn std::error::Error) -> UsageError {
     UsageError(format!("the database's address in the environment or .env: {}", chain(err)))
 }
 
-/// Refuses to start with a token that would not be enforced: ignoring one would leave a door open that the operator
-/// believes shut.
-pub(super) fn refuse_tokens() -> Result<(), UsageError> {
-    for name in TOKENS {
-        for name in [name.to_owned(), format!("{name}_FILE")] {
-            if env::var_os(&name).is_some() {
-                return Err(UsageError(format!("{name} is set, but this version does not check tokens: unset it")));
-            }
-        }
-    }
-    Ok(())
+/// The doors, with the tokens that the environment gives.
+pub(super) fn doors(tls: Option<TlsFiles>, hosts: Hosts) -> Result<doors::Settings, UsageError> {
+    let read = || doors::Settings::read(TokenSources::found(|name| env::var_os(name))?, tls, hosts);
+    read().map_err(|err| UsageError(chain(&err)))
 }
 
 /// One warning for each variable that looks like ours and is not.

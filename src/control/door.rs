@@ -34,6 +34,9 @@ pub enum ReloadError {
     /// The file cannot be used, and the old rules stay.
     #[error(transparent)]
     File(#[from] RuleFileError),
+    /// The rules are in force, and the doors are as they were.
+    #[error("the rules are in force, and tokens and certificates are as they were: {0}")]
+    Doors(String),
     /// The new rules are on their way.
     #[error("the file is good, and its rules hold as soon as every lane has come to them")]
     Late,

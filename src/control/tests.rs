@@ -36,6 +36,7 @@ impl Fixture {
             state: Arc::new(State::new(2, 1_000)),
             rules: Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None)))),
             receivers: deliver::receivers().0,
+            doors: Arc::new(Doors::new(crate::doors::Settings::default(), stats.clone(), &Logger::root(Discard, o!()))),
             stats,
             health: Health::new(),
         };

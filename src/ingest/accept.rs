@@ -1,4 +1,4 @@
-//! The accept loop: so many connections at once, and only those that open HTTP/2 in time.
+//! The accept loop: so many connections at once, and only those that open TLS, where the server has it, and HTTP/2 in time.
 //!
 //! tonic has neither limit: it would spin on EMFILE, and a connection that never sends its preface would stay for ever
 //! and hold up the graceful stop.
@@ -21,16 +21,20 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Sleep, sleep, timeout},
+    time::{Instant, Sleep, sleep, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use crate::stats::Stats;
+use crate::{
+    doors::{Doors, Port, Wire},
+    stats::Stats,
+};
 
 /// What every HTTP/2 client sends first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// For TLS and preface together.
 const PREFACE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long a peer may take to close its side of a connection that we have closed.
 const LINGER_MAX: Duration = Duration::from_secs(2);
@@ -46,7 +50,7 @@ pub(super) fn start(
     listener: TcpListener,
     max_connections: usize,
     stop: CancellationToken,
-    stats: Arc<Stats>,
+    (doors, stats): (Arc<Doors>, Arc<Stats>),
     log: Logger,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, incoming) = mpsc::channel(MAX_READY);
@@ -59,7 +63,8 @@ pub(super) fn start(
                 match listener.accept().await {
                     Ok((tcp, peer)) => {
                         let place = Place::new(place, stats.clone());
-                        tokio::spawn(open(tcp, peer, place, ready.clone(), stats.clone(), log.clone()));
+                        let doors = (doors.clone(), stats.clone());
+                        tokio::spawn(open(tcp, peer, place, ready.clone(), doors, log.clone()));
                     }
                     Err(err) => {
                         stats.accept_errors.inc();
@@ -79,15 +84,19 @@ pub(super) fn start(
 }
 
 async fn open(
-    mut tcp: TcpStream,
+    tcp: TcpStream,
     peer: SocketAddr,
     place: Place,
     ready: mpsc::Sender<io::Result<Connection>>,
-    stats: Arc<Stats>,
+    (doors, stats): (Arc<Doors>, Arc<Stats>),
     log: Logger,
 ) {
+    // Small answers must not wait for more of them.
+    let _ = tcp.set_nodelay(true);
+    let deadline = Instant::now() + PREFACE_WAIT_MAX;
+    let Ok(mut wire) = doors.open(Port::Grpc, tcp, peer, deadline).await else { return };
     let mut first = [0; PREFACE.len()];
-    match timeout(PREFACE_WAIT_MAX, tcp.read_exact(&mut first)).await {
+    match timeout_at(deadline, wire.read_exact(&mut first)).await {
         Ok(Ok(_)) if &first == PREFACE => {}
         outcome => {
             stats.connections_dropped.inc();
@@ -100,11 +109,9 @@ async fn open(
             return;
         }
     }
-    // Small answers must not wait for more of them.
-    let _ = tcp.set_nodelay(true);
     let caller = Caller { peer, seen: Arc::default() };
     // The receiver is gone when the server has stopped; the connection then closes.
-    let _ = ready.send(Ok(Connection { replay: 0, tcp, caller, linger: None, _place: place })).await;
+    let _ = ready.send(Ok(Connection { replay: 0, wire, caller, linger: None, _place: place })).await;
 }
 
 /// A connection's place among those allowed.
@@ -145,7 +152,7 @@ impl Caller {
 /// A connection whose preface has been read; it is read again from here.
 pub(super) struct Connection {
     replay: usize,
-    tcp: TcpStream,
+    wire: Wire,
     caller: Caller,
     linger: Option<Pin<Box<Sleep>>>,
     _place: Place,
@@ -163,7 +170,7 @@ impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let rest = &PREFACE[self.replay..];
         if rest.is_empty() {
-            return Pin::new(&mut self.tcp).poll_read(cx, buf);
+            return Pin::new(&mut self.wire).poll_read(cx, buf);
         }
         let n_bytes = rest.len().min(buf.remaining());
         buf.put_slice(&rest[..n_bytes]);
@@ -174,21 +181,21 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        Pin::new(&mut self.wire).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.wire).poll_flush(cx)
     }
 
     /// Closes our side, then reads on until the peer has closed its own. A socket closed with bytes unread is reset,
     /// and the reset overtakes the answer: an agent that was still sending would lose its receipt.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.tcp).poll_shutdown(cx))?;
+        ready!(Pin::new(&mut self.wire).poll_shutdown(cx))?;
         let mut unread = [MaybeUninit::uninit(); 4_096];
         loop {
             let mut unread = ReadBuf::uninit(&mut unread);
-            match Pin::new(&mut self.tcp).poll_read(cx, &mut unread) {
+            match Pin::new(&mut self.wire).poll_read(cx, &mut unread) {
                 Poll::Ready(Ok(())) if !unread.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => break,
@@ -202,10 +209,10 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.wire.is_write_vectored()
     }
 }

@@ -1,11 +1,16 @@
-//! The metadata of a stream: who is calling, which numbering, what its clock says.
+//! The metadata of a stream: whether it may open, who is calling, which numbering, what its clock says.
+
+use std::{net::SocketAddr, sync::Arc};
 
 use gopherwatch_proto::{AGENT_EPOCH, AGENT_TIME, SERVICE_ID, is_valid_name};
 use slog::{Logger, debug, info};
-use tonic::{Request, Status, service::Interceptor};
+use tonic::{Request, Status, metadata::MetadataValue, service::Interceptor};
 
 use super::accept::Caller;
-use crate::model::Timestamp;
+use crate::{
+    doors::{Doors, Refused},
+    model::Timestamp,
+};
 
 /// What the metadata says, as the interceptor leaves it for the handler.
 #[derive(Clone, Debug, Default)]
@@ -21,13 +26,16 @@ pub(super) struct Identity {
 /// Reads the metadata of each stream before anything else, and logs who is calling.
 #[derive(Clone)]
 pub(super) struct Identify {
+    pub(super) doors: Arc<Doors>,
     pub(super) log: Logger,
 }
 
 impl Interceptor for Identify {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let identity = identity(&request)?;
         let caller = request.extensions().get::<Caller>();
+        // First, so that a stranger does not even hear what is wrong with the rest.
+        self.admit(&request, caller.map(|caller| caller.peer))?;
+        let identity = identity(&request)?;
         let (peer, new) = match (caller, &identity.service_id) {
             (Some(caller), Some(service_id)) => (Some(caller.peer), caller.is_new(service_id)),
             (caller, _) => (caller.map(|caller| caller.peer), false),
@@ -41,6 +49,25 @@ impl Interceptor for Identify {
         }
         request.extensions_mut().insert(identity);
         Ok(request)
+    }
+}
+
+impl Identify {
+    fn admit(&self, request: &Request<()>, peer: Option<SocketAddr>) -> Result<(), Status> {
+        let given = request.metadata().get_all("authorization");
+        let admitted = self.doors.admit_agent(given.iter().map(MetadataValue::as_encoded_bytes), peer);
+        admitted.map_err(|why| {
+            Status::unauthenticated(match why {
+                Refused::NoToken => {
+                    "this server asks its agents for a token, and there is none: send the metadata \
+                     `authorization: Bearer TOKEN`; the agent takes it from --token-file"
+                }
+                Refused::WrongToken | Refused::LesserToken => {
+                    "this token is none of the server's agent tokens: the metadata `authorization` must be `Bearer TOKEN` \
+                     with one of those in GOPHERWATCH_AGENT_TOKEN or its file"
+                }
+            })
+        })
     }
 }
 

@@ -12,16 +12,19 @@ use hyper_util::{
 };
 use slog::{Logger, warn};
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    time::sleep,
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Options,
+    access::Caller,
     connections::{Connections, Place},
     front::Front,
 };
+use crate::doors::{Doors, NotOpened, Port};
 
 /// After an error that lasts, such as too many open files: asking again at once would keep a core busy.
 const PAUSE_ON_ERROR: Duration = Duration::from_millis(100);
@@ -33,7 +36,7 @@ const LAST_ANSWER: Duration = Duration::from_millis(500);
 /// Serves until `stop`, then until the requests under way are answered.
 pub(super) async fn run(
     listener: TcpListener,
-    front: Arc<Front>,
+    doors: (Arc<Doors>, Arc<Front>),
     connections: Arc<Connections>,
     options: Options,
     stop: CancellationToken,
@@ -50,10 +53,10 @@ pub(super) async fn run(
             accepted = async { (connections.room().await, listener.accept().await) } => accepted,
         };
         match accepted {
-            (permit, Ok((tcp, _))) => {
+            (permit, Ok((tcp, caller))) => {
                 failing = false;
                 let place = connections.admit(id, permit);
-                tasks.spawn(serve(tcp, place, front.clone(), options.clone(), stop.clone()));
+                tasks.spawn(serve(tcp, Caller(caller), place, doors.clone(), options.clone(), stop.clone()));
             }
             (_, Err(err)) if is_the_peers(&err) => {}
             (_, Err(err)) => {
@@ -75,12 +78,31 @@ fn is_the_peers(err: &io::Error) -> bool {
     matches!(err.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-async fn serve(tcp: TcpStream, place: Place, front: Arc<Front>, options: Arc<Options>, stop: CancellationToken) {
+async fn serve(
+    tcp: TcpStream,
+    caller: Caller,
+    place: Place,
+    (doors, front): (Arc<Doors>, Arc<Front>),
+    options: Arc<Options>,
+    stop: CancellationToken,
+) {
     // It only makes small answers faster, so that a failure is none.
     let _ = tcp.set_nodelay(true);
     let peer = place.peer();
+    let deadline = Instant::now() + options.header_read;
+    let opened = tokio::select! {
+        opened = doors.open(Port::Rest, tcp, caller.0, deadline) => opened,
+        () = peer.evicted() => return,
+        () = stop.cancelled() => return,
+    };
+    let wire = match opened {
+        Ok(wire) => wire,
+        Err(NotOpened::NoTls(tcp)) => return say_tls(tcp).await,
+        Err(NotOpened::Gone) => return,
+    };
     let asking = peer.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller);
         let busy = asking.begin();
         let front = front.clone();
         async move {
@@ -90,7 +112,7 @@ async fn serve(tcp: TcpStream, place: Place, front: Arc<Front>, options: Arc<Opt
         }
     });
     let builder = builder(&options);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(tcp), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
     tokio::select! {
         // Its errors are the client's: it went away, or it does not speak HTTP.
         _ = connection.as_mut() => return,
@@ -107,6 +129,22 @@ async fn serve(tcp: TcpStream, place: Place, front: Arc<Front>, options: Arc<Opt
         _ = connection => {}
         () = peer.quiet(Duration::ZERO, LAST_ANSWER) => {}
     }
+}
+
+/// What somebody hears who asks without TLS: a browser or curl would show nothing but a broken connection.
+async fn say_tls(mut tcp: TcpStream) {
+    const BODY: &str =
+        r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"this port speaks TLS: ask by https"}"#;
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    // Whoever does not take it has no need of it.
+    let _ = timeout(LAST_ANSWER, async {
+        tcp.write_all(answer.as_bytes()).await?;
+        tcp.shutdown().await
+    })
+    .await;
 }
 
 fn builder(options: &Options) -> auto::Builder<TokioExecutor> {

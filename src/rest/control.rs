@@ -39,6 +39,7 @@ pub(super) async fn reload(shared: &Shared, pairs: Pairs) -> Result<Response, Pr
         Ok(Ok(Err(ReloadError::File(err)))) => {
             Err(Problem::new(StatusCode::BAD_REQUEST, chain(&err)).in_file(err.place()))
         }
+        Ok(Ok(Err(doors @ ReloadError::Doors(_)))) => Err(Problem::new(StatusCode::BAD_REQUEST, doors.to_string())),
         Ok(Ok(Err(ReloadError::Refused(why)))) => Err(refused(why)),
         Ok(Ok(Err(late @ ReloadError::Late))) => Err(Problem::unavailable(&late.to_string())),
         Ok(Err(_lost)) => Err(refused(Refused::Stopping)),

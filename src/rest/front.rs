@@ -1,6 +1,7 @@
-//! What every request meets before and after the routes: limits, the time it may take, the headers of all answers.
+//! What every request meets before and after the routes: limits, the host that it is for, the time it may take, the headers of
+//! all answers.
 
-use std::{convert::Infallible, error::Error, panic::AssertUnwindSafe, time::Duration};
+use std::{convert::Infallible, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use hyper::{Request, body::Body};
@@ -10,15 +11,28 @@ use tower::ServiceExt;
 use warp::{
     Reply,
     filters::BoxedFilter,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     reply::Response,
 };
 
 use super::{
     Options,
+    access::Caller,
     problem::Problem,
     room::{Budget, Roomy},
 };
+use crate::doors::Doors;
+
+/// What browsers are told with every answer: it is what it says, nobody's frame, loads nothing, and is not kept.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+];
+/// So much of a foreign host is said back.
+const MAX_HOST_BYTES: usize = 100;
 
 /// A whole answer: warp's, in its room.
 pub(super) type Answer = hyper::Response<Roomy<warp::Error>>;
@@ -26,6 +40,7 @@ pub(super) type Answer = hyper::Response<Roomy<warp::Error>>;
 /// The routes, behind their limits.
 pub(super) struct Front {
     routes: BoxedFilter<(Response,)>,
+    doors: Arc<Doors>,
     places: Semaphore,
     room: Budget,
     max_uri_bytes: usize,
@@ -35,10 +50,10 @@ pub(super) struct Front {
 
 impl Front {
     /// Puts the limits of `options` before `routes`.
-    pub(super) fn new(routes: BoxedFilter<(Response,)>, options: &Options, log: Logger) -> Self {
+    pub(super) fn new(routes: BoxedFilter<(Response,)>, doors: Arc<Doors>, options: &Options, log: Logger) -> Self {
         let places = Semaphore::new(options.max_requests);
         let room = Budget::new(options.max_answer_bytes);
-        Self { routes, places, room, max_uri_bytes: options.max_uri_bytes, request: options.request, log }
+        Self { routes, doors, places, room, max_uri_bytes: options.max_uri_bytes, request: options.request, log }
     }
 
     /// Answers one request, whatever happens.
@@ -53,8 +68,9 @@ impl Front {
             Err(problem) => problem.into_response(),
         };
         let headers = response.headers_mut();
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        for (name, value) in HEADERS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
         let response = if is_head { without_body(response) } else { response };
         Ok(self.in_room(response))
     }
@@ -70,6 +86,22 @@ impl Front {
         Answer::from_parts(parts, body)
     }
 
+    /// Whether every host that the request names is one of ours. Browsers always name one; a request without is a program's.
+    fn is_for_us<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+        let peer = request.extensions().get::<Caller>().map(|caller| caller.0);
+        let in_headers = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+        for host in in_headers.chain(request.uri().authority().map(|authority| authority.as_str())) {
+            if !self.doors.admit_host(host, peer) {
+                let said: String = host.chars().take(MAX_HOST_BYTES).collect();
+                let detail = format!(
+                    "this server does not answer to the host `{said}`: if it should, start it with --allowed-host NAME"
+                );
+                return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
+            }
+        }
+        Ok(())
+    }
+
     async fn routed<B>(&self, request: Request<B>) -> Result<Response, Problem>
     where
         B: Body + Send + Sync + 'static,
@@ -80,6 +112,7 @@ impl Front {
             let detail = format!("path and query have {uri_bytes} bytes, the most is {}", self.max_uri_bytes);
             return Err(Problem::new(StatusCode::URI_TOO_LONG, detail));
         }
+        self.is_for_us(&request)?;
         // HTTP/2 puts many requests on one connection, so that the limit of connections does not bound these.
         let Ok(_place) = self.places.try_acquire() else {
             return Err(Problem::unavailable("too many requests at once"));
@@ -114,6 +147,7 @@ mod tests {
     use warp::Filter;
 
     use super::*;
+    use crate::{doors, stats::Stats};
 
     /// What `GET /path` gets from routes of which one panics and one never answers.
     async fn get(front: &Front, path: &str) -> Answer {
@@ -128,7 +162,9 @@ mod tests {
             Ok::<_, warp::Rejection>("never".into_response())
         });
         let routes = panics.or(hangs).unify().boxed();
-        Front::new(routes, options, Logger::root(Discard, o!()))
+        let log = Logger::root(Discard, o!());
+        let doors = Doors::new(doors::Settings::default(), Arc::new(Stats::new()), &log);
+        Front::new(routes, Arc::new(doors), options, log)
     }
 
     #[tokio::test]

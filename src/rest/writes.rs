@@ -1,9 +1,9 @@
-//! What a request that changes something has to pass before it is looked at: method, origin, body.
+//! What a request that changes something has to pass before it is looked at: method, origin, token, body.
 //!
 //! A page on the web can have a browser post to an address that only its user can reach, this server's among them. The
 //! browser then says whose page it is, and a page of another origin is refused. Programs say no origin.
 
-use std::pin::pin;
+use std::{pin::pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt};
 use hyper::body::Buf;
@@ -14,32 +14,48 @@ use warp::{
     reject,
 };
 
-use super::problem::Problem;
+use super::{
+    Shared,
+    access::{Caller, Granted, changes},
+    problem::Problem,
+};
+use crate::doors::{Port, Reason};
 
 /// Nothing is read from the bodies of these requests; a client that sends one by habit sends a short one.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Stands behind the path, and lets `method` pass.
-pub(super) fn writes(method: Method, allow: &'static str) -> impl Filter<Extract = (), Error = Rejection> + Clone {
+pub(super) fn writes(
+    shared: &Arc<Shared>,
+    method: Method,
+    allow: &'static str,
+) -> impl Filter<Extract = (Granted,), Error = Rejection> + Clone + use<> {
     let is_it = move |asked: Method| {
         let is_it = asked == method;
         std::future::ready(if is_it { Ok(()) } else { Err(reject::custom(Problem::method_not_allowed(allow))) })
     };
     // A host that cannot be read is nobody's own.
     let host = warp::host::optional().or_else(async |_| Ok::<_, Rejection>((None,)));
-    let from_here = async |headers: HeaderMap, host: Option<Authority>| {
-        if is_foreign(&headers, host.as_ref()) {
-            return Err(reject::custom(Problem::new(
-                StatusCode::FORBIDDEN,
-                "a page of another origin may not ask this",
-            )));
-        }
-        Ok(())
+    let doors = shared.context.doors.clone();
+    let from_here = move |headers: HeaderMap, caller: Option<Caller>, host: Option<Authority>| {
+        std::future::ready(if is_foreign(&headers, host.as_ref()) {
+            doors.note(Port::Rest, Reason::ForeignOrigin, caller.map(|caller| caller.0));
+            Err(reject::custom(Problem::new(StatusCode::FORBIDDEN, "a page of another origin may not ask this")))
+        } else {
+            Ok(())
+        })
     };
     warp::method()
         .and_then(is_it)
         .untuple_one()
-        .and(warp::header::headers_cloned().and(host).and_then(from_here).untuple_one())
+        .and(
+            warp::header::headers_cloned()
+                .and(warp::ext::optional::<Caller>())
+                .and(host)
+                .and_then(from_here)
+                .untuple_one(),
+        )
+        .and(changes(shared))
         .and(warp::body::stream().and_then(async |body| ignored(body).await).untuple_one())
 }
 

@@ -11,8 +11,10 @@ mod episodes;
 mod forget;
 mod hostile;
 mod hostile_text;
+mod hosts;
 mod idle;
 mod ingest;
+mod init;
 mod journal_damage;
 mod journal_trouble;
 mod latency;
@@ -38,6 +40,8 @@ mod store_fixture;
 mod survival;
 mod systemd;
 mod tidy;
+mod tls;
+mod tokens;
 
 mod support {
     pub(crate) use gopherwatch_chaos::mariadb;
@@ -51,6 +55,7 @@ mod support {
     pub(crate) mod reports;
     pub(crate) mod server;
     pub(crate) mod stores;
+    pub(crate) mod tls;
     pub(crate) mod wait;
     pub(crate) mod webhook;
     pub(crate) mod workload;

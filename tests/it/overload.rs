@@ -13,6 +13,7 @@ use std::{
 
 use gopherwatch::{
     dispatch::{Dispatcher, LaneQueue, Options, Tally, Turn},
+    doors::{self, Doors},
     ingest::{self, Ingest},
     model::InstanceKey,
     state::State,
@@ -52,7 +53,8 @@ fn door() -> Door {
         names.into_iter().find(|name| state.lane_of(&InstanceKey::new(name, "default")) == lane_idx).unwrap()
     });
     let log = Logger::root(Discard, o!());
-    let ingest = Ingest::start(listener, options, dispatcher, state, stats.clone(), &log).unwrap();
+    let doors = Arc::new(Doors::new(doors::Settings::default(), stats.clone(), &log));
+    let ingest = Ingest::start(listener, options, dispatcher, state, (doors, stats.clone()), &log).unwrap();
     Door { ingest, stats, queues, services }
 }
 

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::super::{Context, Options, Server, start};
 use crate::{
     control::{Door, Requests, door},
+    doors::{self, Doors, Hosts},
     health::{Health, Phase},
     model::{Alert, EventKind, InstanceKey, LifeEvent, RaiseId, Severity, Timestamp},
     rules::{Firing, RuleSet, SharedRules},
@@ -56,8 +57,12 @@ impl Running {
         health.enter(Phase::Ready);
         let rules = Arc::new(RwLock::new(Arc::new(RuleSet::built_in(None))));
         let (control, requests) = door();
+        let loopback = std::net::IpAddr::from([127, 0, 0, 1]);
+        let hosts = Hosts::new(loopback, &["test".to_owned()]).expect("a name");
+        let settings = doors::Settings { hosts, ..doors::Settings::default() };
         let context = Context {
             control: control.clone(),
+            doors: Arc::new(Doors::new(settings, stats.clone(), &Logger::root(Discard, o!()))),
             state: state.clone(),
             rules: rules.clone(),
             store: Arc::new(store),

@@ -14,7 +14,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{
     Request, Status,
     metadata::{MetadataKey, MetadataValue},
-    transport::{Channel, Endpoint},
+    transport::{Channel, ClientTlsConfig, Endpoint},
 };
 
 /// How long an answer may take before the test gives up.
@@ -36,6 +36,12 @@ impl Client {
     pub(crate) fn connect(addr: SocketAddr) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{addr}")).unwrap();
         Self { channel: runtime().block_on(endpoint.connect()).unwrap() }
+    }
+
+    /// By TLS.
+    pub(crate) fn connect_tls(addr: SocketAddr, tls: ClientTlsConfig) -> Result<Self, tonic::transport::Error> {
+        let endpoint = Endpoint::from_shared(format!("https://{addr}"))?.tls_config(tls)?;
+        Ok(Self { channel: runtime().block_on(endpoint.connect())? })
     }
 
     /// The connection, for clients of other services.

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -11,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use ureq::http::HeaderMap;
+use ureq::{http::HeaderMap, tls::TlsConfig};
 
 use super::{
     client::Client,
@@ -78,6 +79,17 @@ impl Setup {
         self
     }
 
+    /// Puts a file into the working directory that nobody else may read.
+    pub(crate) fn secret(self, name: &str, text: &str) -> Self {
+        let path = self.cwd().join(name);
+        // A new one, so that a server that reads meanwhile finds the old one or this one, and none that others can read.
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(new, path).unwrap();
+        self
+    }
+
     /// With these rules in the file that is read when it is there.
     pub(crate) fn rules(self, text: &str) -> Self {
         self.file("gopherwatch.toml", text)
@@ -115,8 +127,8 @@ impl Setup {
             }
             server.log.lines().into_iter().find(|line| line.contains("ready") && line.contains("grpc")).map(Ok)
         })?;
-        server.grpc = Some(addr_after("grpc", &ready));
-        server.http = Some(addr_after("http", &ready));
+        server.grpc = Some(from_here(addr_after("grpc", &ready)));
+        server.http = Some(from_here(addr_after("http", &ready)));
         Ok(server)
     }
 
@@ -179,6 +191,11 @@ fn addr_after(key: &str, line: &str) -> SocketAddr {
     addr.parse().unwrap()
 }
 
+/// Where a listener on every address is asked from this host.
+fn from_here(addr: SocketAddr) -> SocketAddr {
+    if addr.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, addr.port()).into() } else { addr }
+}
+
 /// A running server. It ends with its value.
 pub(crate) struct Server {
     setup: Setup,
@@ -204,12 +221,23 @@ impl Answer {
 
 /// Asks the REST of a server that may be gone, with these headers.
 pub(crate) fn ask(http: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer, ureq::Error> {
+    ask_with(TlsConfig::default(), &format!("http://{http}{path}"), method, headers)
+}
+
+/// The same, of whomever this `tls` trusts.
+pub(crate) fn ask_with(
+    tls: TlsConfig,
+    url: &str,
+    method: &str,
+    headers: &[(&str, &str)],
+) -> Result<Answer, ureq::Error> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
+        .tls_config(tls)
         .timeout_global(Some(Duration::from_secs(30)))
         .build()
         .into();
-    let mut request = ureq::http::Request::builder().method(method).uri(format!("http://{http}{path}"));
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
