@@ -58,8 +58,14 @@ impl AlertLog {
         Self { log: Logger::root(drain(format), o!()) }
     }
 
-    /// Writes the line of one event: a raise, or that it still fires, at its severity's level, a resolve as information. Rows of
-    /// `record = "every"` have none: they are readings of an alert that has its line. Nor have rows restated for the store.
+    /// Whether an event of this kind has a line. Rows of `record = "every"` have none: they are readings of an alert that
+    /// has its line. Nor have rows restated for the store.
+    pub fn has_line(kind: EventKind) -> bool {
+        !matches!(kind, EventKind::Record | EventKind::Restate)
+    }
+
+    /// Writes the line of one event, if it has one: a raise, or that it still fires, at its severity's level, a resolve as
+    /// information.
     pub fn write(&self, event: &Event) {
         let alert = &*event.alert;
         match (event.kind, alert.severity) {

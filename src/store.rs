@@ -36,6 +36,11 @@ pub trait AlertStore: Send + Sync + fmt::Debug {
     /// several versions of one alert, in order.
     fn write(&self, alerts: &[Arc<Alert>]) -> Result<(), StoreError>;
 
+    /// How many rows a statement may have before it costs each of them more.
+    fn max_batch(&self) -> usize {
+        1_000
+    }
+
     /// Rows that match, newest first by (triggered_at, id); at most `query.limit`.
     fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError>;
 

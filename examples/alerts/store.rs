@@ -82,6 +82,17 @@ impl Store {
         }
     }
 
+    /// The process of the database's server, if it is one.
+    pub(crate) fn server_pid(&mut self) -> Option<String> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Mysql { conn, .. } => {
+                let file: String = conn.query_first("SELECT @@pid_file").unwrap().unwrap();
+                Some(fs::read_to_string(file).unwrap().trim().to_owned())
+            }
+        }
+    }
+
     /// Rows of the services whose names begin so.
     pub(crate) fn count(&mut self, prefix: &str) -> u64 {
         let (sql, pattern) = ("SELECT count(*) FROM alerts WHERE service_name LIKE ?", format!("{prefix}%"));

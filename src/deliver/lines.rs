@@ -36,13 +36,14 @@ fn run(lines: &AlertLog, reader: &Reader, cursor: &SinkCursor, stop: &Receiver<(
     loop {
         // Asked before reading: what was committed before the stop is then in what is read.
         let last_look = is_over(stop);
-        match reader.read(cursor.position(), BATCH) {
-            Ok(events) if events.is_empty() && last_look => return,
-            Ok(events) if events.is_empty() => select! {
+        let after = cursor.position();
+        match reader.read_only(after, BATCH, AlertLog::has_line) {
+            Ok((_, last)) if last == after && last_look => return,
+            Ok((_, last)) if last == after => select! {
                 recv(cursor.doorbell()) -> _ => {}
                 recv(stop) -> _ => {}
             },
-            Ok(events) => {
+            Ok((events, last)) => {
                 for Recorded { seq, event, .. } in events {
                     match event {
                         Ok(event) => lines.write(&event),
@@ -51,6 +52,7 @@ fn run(lines: &AlertLog, reader: &Reader, cursor: &SinkCursor, stop: &Receiver<(
                     }
                     cursor.advance(seq);
                 }
+                cursor.advance(last);
             }
             Err(err) => {
                 error!(log, "alert lines wait: the journal cannot be read"; "error" => chain(&err));

@@ -1,13 +1,14 @@
 //! The alert history as a sink: batches of rows into the store, one statement at a time, with retry.
 //!
-//! A lone violation is written at once. In a storm a statement begins at most every [`PACE`], so that the rows of many
-//! commits share it. What is kept of earlier deliveries is delivered again where a database may have lost it. A row that
+//! A lone violation is written at once. In a storm statements keep a pace, so that the rows of many commits share one, and
+//! while the store works on a large one the next is read. What is kept of earlier deliveries is delivered again where a database may have lost it. A row that
 //! the store refuses for ever becomes a dead letter, and holds up no other. Told to stop, the writer begins no other
 //! statement.
 
 use std::{
     collections::{HashSet, VecDeque},
     io,
+    panic::resume_unwind,
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -26,11 +27,11 @@ use crate::{
     store::{AlertStore, StoreError},
 };
 
-/// Most events of one statement.
-const MAX_BATCH: usize = 1_000;
-/// Shortest time from one statement to the next while there is less than a whole batch to write: at 5,000 rows/s this
-/// makes 100 rows a statement, and costs a row some 10 ms.
-const PACE: Duration = Duration::from_millis(20);
+/// Shortest time from one statement to the next while there is less than a whole batch to write: twice what the last one
+/// took, so that the store rests as long as it works, and between these. At 5,000 rows/s they make 25 to 100 rows a statement.
+const PACE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
+/// The next batch is read while the store writes one of so many events: for fewer a thread costs more than it saves.
+const READ_ON_FROM: usize = 500;
 /// Waits before a failed statement is tried again: doubling between these.
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// Deliveries begin again from the first event that is kept this often at most, however often the store fails.
@@ -126,8 +127,12 @@ pub(crate) struct Writer {
     /// What failed last and has not worked since.
     failing: Option<Step>,
     max_batch: usize,
+    /// What was read while the store was busy: the events behind this number.
+    read_on: Option<(u64, Vec<Recorded>)>,
     retry_wait: Duration,
     last_begin: Option<Instant>,
+    /// How long the last statement took.
+    last_took: Duration,
     last_prune: Instant,
 }
 
@@ -149,6 +154,7 @@ impl Writer {
         }
         // What is kept is delivered again, and until then it stays.
         let at_risk = VecDeque::from([(now, 0)]);
+        let max_batch = store.max_batch();
         cursor.keep_behind(Some(0));
         let writer = Self {
             options,
@@ -169,9 +175,11 @@ impl Writer {
             refusal: None,
             suspect: None,
             failing: None,
-            max_batch: MAX_BATCH,
+            max_batch,
+            read_on: None,
             retry_wait: RETRY_WAIT.0,
             last_begin: None,
+            last_took: Duration::ZERO,
             last_prune: now,
             cursor,
         };
@@ -225,9 +233,9 @@ impl Writer {
         if !turn_of_fresh && self.write_again(now)? {
             return Ok(Next::Now);
         }
-        let events = self.reader.read(self.cursor.position(), self.max_batch)?;
+        let events = self.read()?;
         if !events.is_empty() {
-            let due = self.last_begin.map_or(now, |begin| begin + PACE);
+            let due = self.last_begin.map_or(now, |begin| begin + (self.last_took * 2).clamp(PACE.0, PACE.1));
             if due > now && events.len() < self.max_batch {
                 return Ok(Next::At(due));
             }
@@ -246,13 +254,24 @@ impl Writer {
         Ok(Next::EventsUntil(again.map_or(prune, |again| again.min(prune))))
     }
 
+    /// The next batch.
+    fn read(&mut self) -> Result<Vec<Recorded>, JournalError> {
+        let after = self.cursor.position();
+        match self.read_on.take() {
+            // Unless the statement that it was read behind failed.
+            Some((read_after, events)) if read_after == after && events.len() <= self.max_batch => Ok(events),
+            _ => self.reader.read(after, self.max_batch),
+        }
+    }
+
     /// Writes events that the store has not had. What cannot be read is buried.
     fn write_fresh(&mut self, events: Vec<Recorded>, now: Instant) -> Result<(), Failure> {
         let (Some(first), Some(last)) = (events.first().map(|e| e.seq), events.last().map(|e| e.seq)) else {
             return Ok(());
         };
         let rows = latest_rows(&events);
-        match self.write(&rows) {
+        let is_large = events.len() >= self.max_batch.max(READ_ON_FROM);
+        match self.write(&rows, is_large.then_some(last)) {
             Err(Failure::Store(err)) if !err.is_transient() && rows.len() == 1 && self.suspect == Some(first) => {
                 let reason = chain(&err);
                 for Recorded { seq, .. } in &events {
@@ -313,7 +332,7 @@ impl Writer {
             return Ok(false);
         };
         // Refused rows are dead letters already, or will be when their alert has another event. Halving finds them.
-        match self.write(&latest_rows(&events)) {
+        match self.write(&latest_rows(&events), None) {
             Err(Failure::Store(err)) if !err.is_transient() && events.len() == 1 => {}
             written => written?,
         }
@@ -351,7 +370,7 @@ impl Writer {
         }
         let last = self.cursor.position();
         let events = self.reader.read_again(last.saturating_sub(self.max_batch as u64), last, self.max_batch)?;
-        match self.write(&latest_rows(&events)) {
+        match self.write(&latest_rows(&events), None) {
             // It refuses a row, and so it lives.
             Err(Failure::Store(err)) if !err.is_transient() => {}
             written => written?,
@@ -364,7 +383,7 @@ impl Writer {
     fn write_letter(&mut self) -> Result<bool, Failure> {
         let Some(letter) = self.letters.as_mut().and_then(VecDeque::pop_front) else { return Ok(false) };
         let Ok(event) = &letter.event else { return Ok(true) };
-        match self.write(std::slice::from_ref(&event.alert)) {
+        match self.write(std::slice::from_ref(&event.alert), None) {
             Ok(()) => {
                 self.cursor.exhume(letter.seq);
                 self.count();
@@ -379,18 +398,38 @@ impl Writer {
         Ok(true)
     }
 
-    fn write(&mut self, rows: &[Arc<Alert>]) -> Result<(), Failure> {
+    /// Writes rows in one statement. Meanwhile what lies behind `read_behind` is read, if that is given.
+    fn write(&mut self, rows: &[Arc<Alert>], read_behind: Option<u64>) -> Result<(), Failure> {
         if rows.is_empty() {
             return Ok(());
         }
         let begin = Instant::now();
-        self.store.write(rows)?;
-        self.stats.store_write.observe(begin.elapsed().as_secs_f64());
+        match read_behind {
+            Some(behind) => self.write_and_read(rows, behind)?,
+            None => self.store.write(rows)?,
+        }
+        self.last_took = begin.elapsed();
+        self.stats.store_write.observe(self.last_took.as_secs_f64());
         self.stats.store_batches.inc();
         self.stats.store_rows.inc_by(rows.len() as u64);
-        self.max_batch = (self.max_batch * 2).min(MAX_BATCH);
+        self.max_batch = (self.max_batch * 2).min(self.store.max_batch());
         self.works(Step::Write);
         Ok(())
+    }
+
+    /// A storm is behind the store: what it is to write next is read while it writes, so that it never waits for that.
+    fn write_and_read(&mut self, rows: &[Arc<Alert>], behind: u64) -> Result<(), StoreError> {
+        thread::scope(|scope| {
+            let store = &self.store;
+            let name = "deliver-write".to_owned();
+            let Ok(writing) = thread::Builder::new().name(name).spawn_scoped(scope, move || store.write(rows)) else {
+                return store.write(rows);
+            };
+            // Less than a whole batch is read again when it is due: more may have come. So is what could not be read.
+            let events = self.reader.read(behind, self.max_batch).ok();
+            self.read_on = events.filter(|events| events.len() >= self.max_batch).map(|events| (behind, events));
+            writing.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
     }
 
     fn bury(&mut self, seq: u64, reason: &str, alert: &Alert) {

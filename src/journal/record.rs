@@ -3,14 +3,16 @@
 mod alert;
 mod instance;
 mod windows;
+mod write;
 
 use std::sync::Arc;
 
 pub use instance::RestoredInstance;
 
-pub(super) use alert::{decode_event, encode_event};
+pub(super) use alert::{decode_event, kind_of};
 pub(super) use instance::decode_instance;
 pub(super) use windows::{WindowsChange, decode_windows};
+pub(super) use write::encode_event;
 
 use prost::Message;
 

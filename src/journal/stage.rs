@@ -28,8 +28,9 @@ use crate::{
     stats::Stats,
 };
 
-/// Events of one commit, but for the entry that goes past it.
-const MAX_COMMIT_EVENTS: usize = 1_000;
+/// Events of one commit, but for the entry that goes past it. Many are changes of the same pages of instances: of 10,000 a
+/// thousand events write half the pages again, and four thousand little more.
+const MAX_COMMIT_EVENTS: usize = 4_000;
 /// What may wait in memory while nothing can be committed, by [`Entry::weight`]; then lanes block.
 const MAX_UNCOMMITTED: usize = 100_000;
 /// From one commit to the next where neither holds an event: receipts that come meanwhile share it.

@@ -184,6 +184,28 @@ fn an_event_that_is_not_what_was_written_is_told_as_damaged_and_the_others_are_r
 }
 
 #[test]
+fn a_sink_that_leaves_a_kind_out_passes_it_by_and_still_hears_of_what_is_damaged() {
+    let dir = TempDir::new().expect("a folder");
+    with_raises(&dir, &["a", "b", "c", "d"]);
+    let file = sqlite(&dir);
+    file.execute("UPDATE events SET body = CAST(replace(body, 'b', 'x') AS BLOB) WHERE seq = 2", []).expect("written");
+    file.execute("DELETE FROM events WHERE seq = 3", []).expect("deleted");
+    drop(file);
+    let reader = open(&dir).reader().expect("a reader");
+    let seqs = |after, limit| {
+        let (events, last) = reader.read_only(after, limit, |kind| kind != EventKind::Raise).expect("readable");
+        assert!(events.iter().all(|recorded| recorded.event.is_err()));
+        (events.iter().map(|recorded| recorded.seq).collect::<Vec<_>>(), last)
+    };
+    assert_eq!(seqs(0, 100), (vec![2, 3], 4));
+    assert_eq!(seqs(0, 1), (vec![], 1));
+    assert_eq!(seqs(1, 1), (vec![2], 2));
+    assert_eq!(seqs(2, 1), (vec![3], 3), "what is missing counts as looked at");
+    assert_eq!(seqs(3, 1), (vec![], 4));
+    assert_eq!(seqs(4, 100), (vec![], 4));
+}
+
+#[test]
 fn a_damaged_record_of_anything_else_is_refused_by_name_with_a_way_out() {
     let damages = [
         ("UPDATE instances SET body = substr(body, 1, 9)", "what is known of web/a"),

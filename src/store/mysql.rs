@@ -4,6 +4,7 @@
 //! than the time-outs of [`MySqlOptions`]; and a connection that met a doubtful error is never used again. Writes are
 //! single statements in autocommit, each harmless when repeated (I10).
 
+mod arrays;
 mod failure;
 mod manager;
 mod options;
@@ -59,6 +60,22 @@ impl MySqlStore {
         Ok(connection.run_write(work)?)
     }
 
+    /// Writes these rows in one statement.
+    fn write_rows(&self, rows: Vec<Vec<Value>>) -> Result<(), Failure> {
+        let mut connection = manager::get(&self.writer)?;
+        let as_array = rows.len() > 1 && arrays::n_bytes(&rows) <= connection.most_array_bytes()?;
+        self.gate.ask()?;
+        connection.run_write(|conn| {
+            if as_array {
+                conn.exec_batch(upsert::statement(1), rows.into_iter().map(Params::Positional))
+            } else {
+                let statement = upsert::statement(upsert::padded(rows.len()));
+                conn.exec_drop(statement, Params::Positional(upsert::pad(rows)))
+            }
+        })?;
+        Ok(())
+    }
+
     /// Reads on one connection.
     fn read_with<T>(&self, read: impl Fn(&mut mysql::Conn) -> mysql::Result<T>) -> Result<T, StoreError> {
         let attempt = || -> Result<T, Failure> {
@@ -106,16 +123,11 @@ impl AlertStore for MySqlStore {
     }
 
     fn write(&self, alerts: &[Arc<Alert>]) -> Result<(), StoreError> {
-        let Some(last) = alerts.last() else { return Ok(()) };
-        let n_rows = upsert::padded(alerts.len());
-        let mut values = Vec::with_capacity(n_rows * 21);
-        let padding = std::iter::repeat_n(last, n_rows - alerts.len());
-        for alert in alerts.iter().chain(padding) {
-            upsert::bind(&AlertRow::new(alert), self.server_id, &mut values);
+        if alerts.is_empty() {
+            return Ok(());
         }
-        let statement = upsert::statement(n_rows);
-        self.write_with(|conn| conn.exec_drop(statement, Params::Positional(values)))
-            .map_err(|err| err.into_store(format!("writing {} alerts", alerts.len())))
+        let rows = alerts.iter().map(|alert| upsert::values(&AlertRow::new(alert), self.server_id)).collect();
+        self.write_rows(rows).map_err(|err| err.into_store(format!("writing {} alerts", alerts.len())))
     }
 
     fn shut(&self) {

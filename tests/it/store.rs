@@ -413,6 +413,46 @@ fn a_rows_own_fault_is_permanent_and_the_batch_around_it_is_not_written() {
 }
 
 #[test]
+fn a_batch_is_one_statement_whichever_way_it_is_sent() {
+    let server = Arc::new(Mariadb::start());
+    let arrays = Fixture::mysql_on(server.clone());
+    let Database::MySql { name, .. } = &arrays.database else { unreachable!() };
+    let options = MySqlOptions::from_url(&server.url(name)).unwrap();
+    let url = format!("{}?max_allowed_packet=1048576", server.url(name));
+    let small_packets = MySqlOptions::from_url(&url).unwrap();
+    arrays.store.prepare().unwrap();
+    let log = server.general_log();
+    let mut n_rows = 0;
+    for options in [options.clone(), options.without_arrays(), small_packets] {
+        let store: Box<dyn AlertStore> = Box::new(MySqlStore::new(options, Uuid::from_u128(7)));
+        for n in [1, 2, 5, 1_000] {
+            let before = log.n_inserts();
+            let alerts: Vec<_> = (n_rows..n_rows + n).map(|n| Arc::new(raised(n, 0))).collect();
+            store.write(&alerts).unwrap();
+            n_rows += n;
+            assert_eq!(log.n_inserts() - before, 1, "{n} rows");
+            assert_eq!(arrays.count(), n_rows);
+        }
+    }
+}
+
+#[test]
+fn what_fits_no_packet_is_refused_whole_and_not_sent_in_pieces() {
+    let fixture = Fixture::mysql();
+    fixture.store.prepare().unwrap();
+    let Database::MySql { server, name } = &fixture.database else { unreachable!() };
+    let url = format!("{}?max_allowed_packet=65536", server.url(name));
+    let store: Box<dyn AlertStore> =
+        Box::new(MySqlStore::new(MySqlOptions::from_url(&url).unwrap(), Uuid::from_u128(7)));
+    let large = |n| Arc::new(Alert { summary: "x".repeat(1_000), ..raised(n, 0) });
+    let err = store.write(&(0..100).map(large).collect::<Vec<_>>()).unwrap_err();
+    assert!(!err.is_transient(), "half of it may fit: {err:?}");
+    assert_eq!(fixture.count(), 0);
+    store.write(&(0..20).map(large).collect::<Vec<_>>()).unwrap();
+    assert_eq!(fixture.count(), 20);
+}
+
+#[test]
 fn numbers_beyond_a_column_become_the_nearest_that_fits() {
     on_both_stores(|fixture| {
         let alert = Alert { value: f64::INFINITY, threshold: Some(f64::NEG_INFINITY), ..raised(1, 0) };

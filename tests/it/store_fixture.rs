@@ -47,6 +47,14 @@ impl Fixture {
         Self { store: Box::new(mysql_store(&server, &name)), database: Database::MySql { server, name } }
     }
 
+    /// As [`Self::mysql`], written to as MySQL is: the database here is MariaDB, which knows arrays of rows.
+    pub(crate) fn mysql_without_arrays() -> Self {
+        let fixture = Self::mysql();
+        let Database::MySql { server, name } = &fixture.database else { unreachable!() };
+        let options = MySqlOptions::from_url(&server.url(name)).unwrap().without_arrays();
+        Self { store: Box::new(MySqlStore::new(options, Uuid::from_u128(7))), ..fixture }
+    }
+
     /// A store in a file of its own; not prepared.
     pub(crate) fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -90,6 +98,11 @@ impl Fixture {
         self.store.write(&alerts).unwrap();
     }
 
+    /// How many rows there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.text("SELECT CAST(count(*) AS CHAR) FROM alerts").parse().unwrap()
+    }
+
     pub(crate) fn all(&self) -> Vec<HistoryRow> {
         self.store.history(&HistoryQuery { limit: 1_000, ..HistoryQuery::default() }).unwrap()
     }
@@ -100,9 +113,9 @@ pub(crate) fn mysql_store(server: &Mariadb, database: &str) -> MySqlStore {
     MySqlStore::new(MySqlOptions::from_url(&server.url(database)).unwrap(), Uuid::from_u128(7))
 }
 
-/// The same test on both stores, prepared.
+/// The same test on both stores, prepared, and on MySQL by both ways of writing.
 pub(crate) fn on_both_stores(test: impl Fn(&Fixture)) {
-    for fixture in [Fixture::sqlite(), Fixture::mysql()] {
+    for fixture in [Fixture::sqlite(), Fixture::mysql(), Fixture::mysql_without_arrays()] {
         fixture.store.prepare().unwrap();
         test(&fixture);
     }

@@ -189,9 +189,11 @@ impl AlertMessage {
     }
 }
 
-pub(in crate::journal) fn encode_event(event: &Event) -> Vec<u8> {
-    let message = EventMessage { kind: event.kind.as_str().to_owned(), alert: Some(AlertMessage::of(&event.alert)) };
-    message.encode_to_vec()
+/// The kind of an event, without the rest of it; `None`: it does not begin with that.
+pub(in crate::journal) fn kind_of(body: &[u8]) -> Option<EventKind> {
+    // The first field, of tag 1: a byte for tag and type, a byte of length, for no kind has a long name.
+    let [b'\n', length, rest @ ..] = body else { return None };
+    std::str::from_utf8(rest.get(..usize::from(*length))?).ok()?.parse().ok()
 }
 
 pub(in crate::journal) fn decode_event(body: &[u8]) -> Result<Event, RecordError> {
@@ -199,4 +201,110 @@ pub(in crate::journal) fn decode_event(body: &[u8]) -> Result<Event, RecordError
     let kind = message.kind.parse::<EventKind>().map_err(|()| RecordError::Field("kind"))?;
     let alert = message.alert.ok_or(RecordError::Field("alert"))?.into_alert()?;
     Ok(Event { kind, alert: Arc::new(alert) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::write::encode_event, *};
+    use crate::model::RaiseId;
+
+    fn event(kind: EventKind) -> Event {
+        let key = Arc::new(InstanceKey::new("web", "a"));
+        let alert_id = RaiseId::Counter(1).alert_id(&key, "cpu-high");
+        let alert = Alert {
+            alert_id,
+            episode_id: alert_id,
+            key,
+            rule: "cpu-high".into(),
+            metric: "cpu_percent".into(),
+            value: 95.0,
+            threshold: Some(90.0),
+            severity: Severity::Critical,
+            labels: Arc::new([("team".to_owned(), "payments".to_owned())].into()),
+            summary: "high".to_owned(),
+            runbook_url: None,
+            receivers: Some([].into()),
+            evidence: None,
+            life: vec![LifeEvent { kind, at: Timestamp::from_nanos(10), by: None, value: Some(95.0) }],
+            late: false,
+            triggered_at: Timestamp::from_nanos(10),
+            received_at: Timestamp::from_nanos(11),
+            resolved_at: None,
+            resolve_reason: None,
+            last_value: 95.0,
+            version: 1,
+        };
+        Event { kind, alert: Arc::new(alert) }
+    }
+
+    #[test]
+    fn an_events_kind_is_read_without_the_rest_of_it() {
+        use EventKind::{Raise, Record, Repeat, Resolve, Restate, Update};
+        for kind in [Raise, Update, Resolve, Record, Repeat, Restate] {
+            let body = encode_event(&event(kind));
+            assert_eq!(kind_of(&body), Some(kind));
+            assert_eq!(decode_event(&body).expect("whole"), event(kind));
+            // What does not begin with a kind is left to whoever reads all of it.
+            assert_eq!(kind_of(&body[1..]), None);
+            assert_eq!(kind_of(&body[..3]), None);
+        }
+        assert_eq!(kind_of(&[]), None);
+    }
+
+    /// As prost writes it.
+    fn by_prost(event: &Event) -> Vec<u8> {
+        let alert = Some(AlertMessage::of(&event.alert));
+        EventMessage { kind: event.kind.as_str().to_owned(), alert }.encode_to_vec()
+    }
+
+    #[test]
+    fn an_event_is_written_as_its_message_would_be() {
+        let plain = event(EventKind::Raise);
+        let long = |n: usize| "x".repeat(n);
+        let point = |n| EvidencePoint { at: Timestamp::from_nanos(n), value: n as f64 };
+        let full = Alert {
+            labels: Arc::new((0..9).map(|n| (format!("label-{n}"), long(n * 40))).collect()),
+            summary: long(20_000),
+            runbook_url: Some("https://example.org".into()),
+            receivers: Some(["a".into(), "".into()].into()),
+            evidence: Some(Arc::new(Evidence {
+                when: "cpu_percent > 90".into(),
+                points: (-1..60).map(point).collect(),
+            })),
+            life: (0..50)
+                .map(|n| LifeEvent {
+                    kind: EventKind::Update,
+                    at: Timestamp::from_nanos(n),
+                    by: (n % 2 == 0).then(|| long(n as usize)),
+                    value: (n % 3 == 0).then_some(n as f64),
+                })
+                .collect(),
+            late: true,
+            resolved_at: Some(Timestamp::from_nanos(0)),
+            resolve_reason: Some(ResolveReason::Cleared),
+            version: u32::MAX,
+            ..(*plain.alert).clone()
+        };
+        let bare = Alert {
+            rule: "".into(),
+            value: 0.0,
+            threshold: Some(0.0),
+            labels: Arc::default(),
+            summary: String::new(),
+            receivers: None,
+            life: Vec::new(),
+            triggered_at: Timestamp::from_nanos(0),
+            last_value: f64::INFINITY,
+            version: 0,
+            ..(*plain.alert).clone()
+        };
+        // Lengths about the places where one takes another byte.
+        let edges = (100..140).chain(16_300..16_400).map(|n| Alert { summary: long(n), ..bare.clone() });
+        for alert in [full, bare.clone()].into_iter().chain(edges) {
+            let event = Event { kind: EventKind::Resolve, alert: Arc::new(alert) };
+            let body = encode_event(&event);
+            assert_eq!(body, by_prost(&event));
+            assert_eq!(decode_event(&body).expect("whole"), event);
+        }
+    }
 }

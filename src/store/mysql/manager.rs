@@ -11,6 +11,7 @@ use r2d2::{ManageConnection, NopErrorHandler, Pool, PooledConnection};
 use r2d2_mysql::MySqlConnectionManager;
 
 use super::{
+    arrays,
     failure::Failure,
     options::{MySqlOptions, Purpose},
 };
@@ -20,12 +21,25 @@ const GET_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Makes connections by r2d2_mysql, and judges them by their own record.
 #[derive(Debug)]
-pub(super) struct Manager(MySqlConnectionManager);
+pub(super) struct Manager {
+    inner: MySqlConnectionManager,
+    most_array_bytes: usize,
+}
 
 /// A connection and whether it may be used again.
 pub(super) struct Connection {
     conn: Conn,
     broken: bool,
+    arrays: Arrays,
+}
+
+/// What is known of the arrays of rows that a connection takes, by [`arrays::most_bytes`].
+#[derive(Clone, Copy)]
+enum Arrays {
+    /// Nobody has asked yet; of no more bytes than these in any case.
+    Unknown(usize),
+    /// Of so many bytes.
+    UpTo(usize),
 }
 
 impl Connection {
@@ -36,6 +50,15 @@ impl Connection {
         let result = work(&mut self.conn);
         self.broken = was_broken || !matches!(result, Ok(_) | Err(mysql::Error::MySqlError(_)));
         result
+    }
+
+    /// The most bytes that an array of rows may have; asked of the server once.
+    pub(super) fn most_array_bytes(&mut self) -> mysql::Result<usize> {
+        if let Arrays::Unknown(most @ 1..) = self.arrays {
+            self.arrays = Arrays::UpTo(self.run(arrays::most_bytes)?.min(most));
+        }
+        let (Arrays::UpTo(most) | Arrays::Unknown(most)) = self.arrays;
+        Ok(most)
     }
 
     /// Runs a write: any error ends the connection, since after some (1205) half a transaction could stay behind.
@@ -51,7 +74,7 @@ impl ManageConnection for Manager {
     type Error = mysql::Error;
 
     fn connect(&self) -> Result<Connection, mysql::Error> {
-        Ok(Connection { conn: self.0.connect()?, broken: false })
+        Ok(Connection { conn: self.inner.connect()?, broken: false, arrays: Arrays::Unknown(self.most_array_bytes) })
     }
 
     /// Never asked: the pool is built with `test_on_check_out(false)`.
@@ -73,7 +96,10 @@ pub(super) fn pool(options: &MySqlOptions, purpose: Purpose, n_connections: u32)
         .connection_timeout(GET_WAIT_MAX)
         .test_on_check_out(false)
         .error_handler(Box::new(NopErrorHandler))
-        .build_unchecked(Manager(MySqlConnectionManager::new(options.connection(purpose))))
+        .build_unchecked(Manager {
+            inner: MySqlConnectionManager::new(options.connection(purpose)),
+            most_array_bytes: options.most_array_bytes(),
+        })
 }
 
 /// A connection, within 2 s.

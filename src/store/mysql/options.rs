@@ -47,6 +47,7 @@ pub enum OptionsError {
 pub struct MySqlOptions {
     opts: Opts,
     database: String,
+    tries_arrays: bool,
 }
 
 /// What a connection is for, which decides its limits.
@@ -101,7 +102,20 @@ impl MySqlOptions {
         // to the server.
         let prefer_socket = opts.get_socket().is_some();
         let opts = OptsBuilder::from_opts(opts).ssl_opts(ssl).prefer_socket(prefer_socket).into();
-        Ok(Self { opts, database })
+        Ok(Self { opts, database, tries_arrays: true })
+    }
+
+    /// The same, written to as MySQL is, and whatever else knows no arrays of rows.
+    #[must_use]
+    pub fn without_arrays(self) -> Self {
+        Self { tries_arrays: false, ..self }
+    }
+
+    /// The most bytes that an array of rows may have, if the server takes them at all: the URL can set smaller packets than
+    /// the server's, and the driver splits what does not fit one.
+    pub(super) fn most_array_bytes(&self) -> usize {
+        let packet = self.opts.get_max_allowed_packet().unwrap_or(usize::MAX);
+        if self.tries_arrays { packet } else { 0 }
     }
 
     /// The database's name.

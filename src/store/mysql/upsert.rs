@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::value;
 use crate::store::row::AlertRow;
 
-/// The columns that are replaced by a higher version, in the order of [`bind`]. `alert_id` is the key, `stored_at` the
+/// The columns that are replaced by a higher version, in the order of [`values`]. `alert_id` is the key, `stored_at` the
 /// insert's own time, and `version` is assigned last: the columns before it are compared with the version of the row
 /// as it was. With `version` first they saw the new one, and a resolve vanished.
 const COLUMNS: [&str; 19] = [
@@ -54,10 +54,17 @@ pub(super) fn padded(n_rows: usize) -> usize {
     if three_quarters >= n_rows { three_quarters } else { power }
 }
 
-/// Appends one row's values.
-pub(super) fn bind(row: &AlertRow<'_>, server_id: Uuid, values: &mut Vec<Value>) {
+/// The values of the statement for as many rows as [`padded`] says.
+pub(super) fn pad(rows: Vec<Vec<Value>>) -> Vec<Value> {
+    let n_missing = padded(rows.len()) - rows.len();
+    let last = rows.last().cloned();
+    rows.into_iter().chain(last.into_iter().cycle().take(n_missing)).flatten().collect()
+}
+
+/// One row's values.
+pub(super) fn values(row: &AlertRow<'_>, server_id: Uuid) -> Vec<Value> {
     let alert = row.alert;
-    values.extend([
+    vec![
         value::text(alert.key.service()),
         value::text(alert.key.instance()),
         value::text(&alert.metric),
@@ -79,7 +86,7 @@ pub(super) fn bind(row: &AlertRow<'_>, server_id: Uuid, values: &mut Vec<Value>)
         Value::Bytes(server_id.as_bytes().to_vec()),
         Value::Bytes(row.alert_id().to_vec()),
         Value::UInt(u64::from(alert.version)),
-    ]);
+    ]
 }
 
 #[cfg(test)]

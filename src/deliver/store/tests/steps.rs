@@ -292,7 +292,7 @@ fn another_store_gets_what_fires_and_is_the_one_we_know_once_it_has_it() {
     run.writer.max_batch = 3;
     while run.writer.cursor.position() < 8 {
         run.writer.step(run.now);
-        run.now += PACE;
+        run.now += PACE.1;
     }
     assert_eq!(run.writer.cursor.identity().as_deref(), Some("old"));
     run.until_rest();
@@ -304,6 +304,50 @@ fn another_store_gets_what_fires_and_is_the_one_we_know_once_it_has_it() {
     let journal = log.open();
     Run::new(&journal, &new).until_rest();
     assert_eq!(new.services().len(), 5, "a start delivers again what is kept");
+}
+
+#[test]
+fn what_was_read_while_the_store_wrote_is_written_next_unless_that_write_failed() {
+    let log = Log::with_raises(3_500);
+    let journal = log.open();
+    let store = Memory::new("db");
+    let mut run = Run::new(&journal, &store);
+    run.writer.wants_again = false;
+    run.writer.step(run.now);
+    run.writer.step(run.now);
+    let read_on = |run: &Run| run.writer.read_on.as_ref().map(|(after, events)| (*after, events.len()));
+    assert_eq!((run.writer.cursor.position(), read_on(&run)), (1_000, Some((1_000, 1_000))));
+    store.is_down.store(true, Ordering::Relaxed);
+    let next = run.writer.step(run.now);
+    assert_eq!((run.writer.cursor.position(), read_on(&run)), (1_000, Some((2_000, 1_000))));
+    store.is_down.store(false, Ordering::Relaxed);
+    let Next::At(at) = next else { panic!("{next:?}") };
+    run.now = at;
+    run.until_rest();
+    assert_eq!(store.services().len(), 3_500);
+    assert_eq!(run.account(), (3_500, 3_500, 0, 0));
+}
+
+#[test]
+fn the_store_rests_as_long_as_it_works_within_bounds() {
+    let log = Log::with_raises(3);
+    let journal = log.open();
+    let store = Memory::new("db");
+    let mut run = Run::new(&journal, &store);
+    run.writer.wants_again = false;
+    run.writer.max_batch = 1;
+    run.writer.step(run.now);
+    run.writer.step(run.now);
+    assert_eq!(run.writer.cursor.position(), 1);
+    // Two events are left, and fewer than a batch.
+    run.writer.max_batch = 1_000;
+    let millis = Duration::from_millis;
+    for (took, rest) in [(0, 5), (4, 8), (1_000, 20)] {
+        run.writer.last_took = millis(took);
+        assert_eq!(run.writer.step(run.now), Next::At(run.now + millis(rest)), "after {took} ms");
+    }
+    run.until_rest();
+    assert_eq!(run.account(), (3, 3, 0, 0));
 }
 
 #[test]
