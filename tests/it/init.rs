@@ -116,8 +116,29 @@ fn what_it_prints_starts_a_server_that_agents_and_readers_reach() {
     }
     assert!(Client::connect_tls(addr, trusted(ca, None).domain_name("other.example")).is_err());
 
-    let read = shell(dir.path(), &command_below(&said, "Reading")).output().unwrap();
-    assert!(String::from_utf8_lossy(&read.stdout).contains("\"service\":\"web\""), "{read:?}");
+    let reading = command_below(&said, "Reading");
+    let read = || String::from_utf8(shell(dir.path(), &reading).output().unwrap().stdout).unwrap();
+    assert!(read().contains("\"service\":\"web\""), "{}", read());
+
+    // And the agent's own programs take it as it is printed.
+    let program = Path::new(env!("CARGO_BIN_EXE_gopherwatch-server")).with_file_name("gopherwatch-agent");
+    let (_, parameters) = agent.split_once(' ').unwrap();
+    let agent = |command: &str| {
+        let mut line = shell(&data, &format!("exec '{}' {command} {parameters}", program.display()));
+        line.stdin(Stdio::null());
+        line
+    };
+    let sent = agent("send --service by-hand cpu_percent=42").output().unwrap();
+    assert!(sent.status.success(), "{sent:?}");
+    let doctor = agent("doctor").output().unwrap();
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    assert!(doctor.status.success() && told.contains("trusted by ca.pem"), "{told}");
+    let mut running = agent("--service by-agent");
+    let _running = Shell(running.process_group(0).stderr(Stdio::null()).spawn().unwrap());
+    for service in ["by-hand", "by-agent"] {
+        found(SOON, service, || read().contains(&format!("\"service\":\"{service}\"")).then_some(()));
+    }
+
     let at = format!("localhost:{http}");
     for (token, method, path, code) in [
         ("read.token", "GET", "/status", 200),
