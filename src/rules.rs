@@ -244,6 +244,11 @@ impl RuleSet {
         Self::new(rules.rules.unwrap_or_default(), Self::BUILT_IN.to_owned())
     }
 
+    /// How many of the rules are asked about every report, since the sieve does not know them.
+    pub fn n_asked(&self) -> usize {
+        self.everything.asked.len()
+    }
+
     /// Whether it is the plan of an instance that every rule in force looks at.
     pub fn is_all(&self, plan: &Arc<Plan>) -> bool {
         Arc::ptr_eq(plan, &self.everything)

@@ -198,7 +198,11 @@ impl Stats {
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         r.register("build", "The version of the server", build);
         let rule_evaluations = Family::<RuleLabel, Counter>::default();
-        r.register("rule_evaluations", "Reports that each rule was asked about", rule_evaluations.clone());
+        r.register(
+            "rule_evaluations",
+            "Reports that each rule looked at, or that plain thresholds told it need not",
+            rule_evaluations.clone(),
+        );
         let rejected = Family::<ReasonLabel, Counter>::default();
         r.register("reports_rejected", "Reports refused one by one, by reason", rejected.clone());
         let rejected = Rejection::ALL.map(|why| rejected.get_or_create(&ReasonLabel { reason: why.as_str() }).clone());

@@ -19,6 +19,7 @@ pub fn probe(message: &[u8]) -> Result<v1::MetricReport, Malformed> {
     }
     if let Ok(report) = &ours {
         fits(message, report);
+        fits_as_a_whole(message, report);
         // One that nearly fits: each name is another one, or they end sooner.
         if let [.., last] = &*report.metrics {
             let others = report.metrics.iter().map(|metric| metric.name.as_bytes());
@@ -52,6 +53,14 @@ fn head(report: &Report, message: &[u8]) -> v1::MetricReport {
     }
 }
 
+/// If a template of the last of the report's names fits, it is one of all of them.
+fn fits_as_a_whole(message: &[u8], report: &v1::MetricReport) {
+    for n in 1..report.metrics.len().min(4) {
+        let rest = Template::new(report.metrics[n..].iter().map(|metric| metric.name.as_bytes()));
+        assert!(rest.is_none_or(|rest| templated(message, &rest).is_none()), "{message:02x?}");
+    }
+}
+
 /// If a template of the report's names fits, it reads what the reader does; whether it does.
 pub fn fits(message: &[u8], report: &v1::MetricReport) -> bool {
     let template = Template::new(report.metrics.iter().map(|metric| metric.name.as_bytes()));
@@ -67,6 +76,9 @@ pub fn fits(message: &[u8], report: &v1::MetricReport) -> bool {
 fn templated(message: &[u8], template: &Template) -> Option<(v1::MetricReport, Vec<f64>)> {
     let mut report = Report::default();
     report.begin(message).ok()?;
+    if report.n_metrics() > 0 {
+        return None;
+    }
     let mut values = Vec::new();
     template.read(report.rest(message), &mut values).then(|| (head(&report, message), values))
 }

@@ -59,7 +59,7 @@ impl Report {
     }
 
     /// Reads what stands before the first metric of `message`: with most senders all but the metrics. They are to be read
-    /// by [`Self::finish`] or, from the [`Self::rest`], by somebody who knows which they are.
+    /// by [`Self::finish`] or, if none has been read ([`Self::n_metrics`]), from the [`Self::rest`] by a [`Template`].
     pub fn begin(&mut self, message: &[u8]) -> Result<(), Malformed> {
         self.metrics.clear();
         (self.service, self.instance) = (0..0, 0..0);
@@ -182,8 +182,7 @@ impl Template {
     pub fn new<'a>(names: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
         let (mut text, mut ends) = (Vec::new(), Vec::new());
         for name in names {
-            // The length of the metric with its value must fit into one byte.
-            let n_bytes = u8::try_from(name.len()).ok().filter(|n| n + NAME_HEAD + VALUE_BYTES < 0x80)?;
+            let n_bytes = u8::try_from(name.len()).ok().filter(|n| *n <= MAX_TEMPLATE_NAME)?;
             text.extend([NAME, n_bytes]);
             text.extend(name);
             ends.push(u16::try_from(text.len()).ok()?);
@@ -218,9 +217,8 @@ impl Template {
     }
 }
 
-/// Bytes of a metric before its name, and those of its value.
-const NAME_HEAD: u8 = 2;
-const VALUE_BYTES: u8 = 9;
+/// The longest name with which the length of a metric fits into one byte: two stand before it, and nine are the value's.
+const MAX_TEMPLATE_NAME: u8 = 0x7f - 2 - 9;
 
 /// Reads a message, or a message within it, from the front.
 struct Reader<'a> {

@@ -26,8 +26,8 @@ use crate::{
     state::{Arrival, Heard, InstanceState, LaneLayout, Layouts, Numbering, Seat, Shard, State},
 };
 
-/// Reports from which on a batch is shared out, with rules at no cost: each 16 rules count as one report
-/// more. A lane alone takes some 0.2 µs a report and 15 ns a rule, and handing a batch to the pool and waiting for it some
+/// Reports from which on a batch is shared out, with rules at no cost: each 16 rules that are asked about every report count
+/// as one report more. A lane alone takes some 0.2 µs a report and 15 ns for such a rule, and handing a batch to the pool and waiting for it some
 /// 40 µs, which only pays where a core has nothing else to do: a server that both of its lanes and its streams keep busy
 /// spent a third more in all when it shared batches of 1,024 (benches/README.md).
 pub const PARALLEL_FROM: usize = 4_096;
@@ -139,7 +139,7 @@ impl Work<'_> {
         let shards = self.state.shards_of_lane(lane_idx);
         // All news first: a list that somebody reads is copied with each further chunk that adds to it.
         for chunk in self.chunks {
-            let shared = chunk.news.layouts.iter().map(|layout| layouts.share(layout.clone()));
+            let shared = chunk.news.layouts.iter().map(|layout| layouts.share(layout));
             chunk.told.layouts.learn(shared, &self.rules.sieve);
             chunk.told.names.learn(chunk.news.names.iter().cloned());
             chunk.told.seats.learn(chunk.news.instances.iter().map(|key| self.state.seat(lane_idx, key)));
@@ -153,7 +153,7 @@ impl Work<'_> {
         });
         let chunks: Vec<_> = named.collect();
         let n_items: usize = self.chunks.iter().map(|chunk| chunk.items.len()).sum();
-        let weight = n_items * (1 + self.rules.rules.len() / RULES_PER_REPORT);
+        let weight = n_items * (1 + self.rules.n_asked() / RULES_PER_REPORT);
         let parallel = weight >= self.parallel_from && self.others_rest && pool.current_num_threads() > 1;
         let shared_out = parallel.then(|| self.shared_out(&chunks, shards, pool)).flatten();
         let mut done = self.nothing_done();

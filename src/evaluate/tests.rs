@@ -7,8 +7,8 @@ use slog::{Discard, o};
 
 use super::*;
 use crate::{
-    dispatch::{self, ByName, Dispatcher, Item, StreamAccount},
-    model::{Event, EventKind, ResolveReason},
+    dispatch::{self, ByName, Dispatcher, Item, Packer, StreamAccount, Which, Whose},
+    model::{Event, EventKind, Layout, ResolveReason},
     rules::{RuleSet, parse_file},
     state::{Heard, InstanceState, Presence, Status},
 };
@@ -129,6 +129,48 @@ fn an_instances_events_come_in_the_order_of_its_reports_however_the_work_is_shar
         seen.push(by_instance);
     }
     assert_eq!(seen[0], seen[1], "the number of lanes changes nothing");
+}
+
+/// Loose reports and those of a layout, before and after their stream has begun to number names anew: all wait in one batch.
+#[test]
+fn numbers_mean_what_the_stream_meant_by_them_then() {
+    for n_instances in [1_u64, 40] {
+        let mut fixture = Fixture::new(1);
+        let account = Arc::new(StreamAccount::new(1, None));
+        let keys: Vec<_> = (0..n_instances).map(|n| key(&format!("service-{n}"))).collect();
+        let mut packer = Packer::new(1);
+        let mut addresses = BTreeMap::new();
+        let mut put = |packer: &mut Packer, sequence: u64, which: Which<'_>, values: &[f64]| {
+            for (key, place) in keys.iter().zip(sequence * n_instances..) {
+                let whose = addresses.get(key).map_or(Whose::New(0, key), |address| Whose::Known(*address));
+                let item = Item { place, sequence, wire_time: sequence * 1_000_000_000, ..Item::default() };
+                addresses.insert(key.clone(), packer.put(whose, item, which, values));
+            }
+        };
+        let mut chunks = Vec::new();
+        for (round, names) in [["cpu_percent", "a", "b"], ["b", "cpu_percent", "c"]].into_iter().enumerate() {
+            let sequence = round as u64 * 3;
+            let numbers = names.map(|name| packer.add_name(name.into()));
+            let layout = packer.add_layout(Arc::new(Layout::new([names[2].into(), names[0].into()])));
+            put(&mut packer, sequence + 1, Which::Loose(&numbers), &[1.0, 2.0, 3.0]);
+            put(&mut packer, sequence + 2, Which::Layout(layout), &[4.0, 5.0]);
+            put(&mut packer, sequence + 3, Which::Loose(&numbers[1..2]), &[95.0]);
+            chunks.extend(packer.chunk(0, &account, Timestamp::now(), Instant::now()));
+            packer.forget_names();
+        }
+        for chunk in chunks {
+            let dispatcher = fixture.dispatcher.as_ref().expect("not ended yet");
+            fixture.runtime.block_on(dispatcher.dispatch(0, chunk)).expect("room");
+        }
+        let events = fixture.end();
+        assert_eq!(account.summary().accepted, 6 * n_instances);
+        // cpu_percent is 1, 5, -; 2, - and then 95.
+        assert_eq!(events.len(), keys.len(), "one alert of each");
+        for view in fixture.state.view(|_| true) {
+            let known: Vec<_> = view.metrics.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            assert_eq!(known.join(" "), "cpu_percent=95 a=95 b=5 c=4");
+        }
+    }
 }
 
 #[test]

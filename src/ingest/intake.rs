@@ -58,6 +58,8 @@ struct Known {
     next: u32,
     /// The number of its last report's layout.
     layout: u32,
+    /// The number of the last metric of its last report that had none.
+    last_loose: Option<u32>,
     address: Address,
 }
 
@@ -132,7 +134,11 @@ impl Intake {
         self.wire.begin(message)?;
         let mut this = self.find(message);
         let before = this.map_or_else(|| self.known(self.last), |this| self.known(this)).layout;
-        let expected = self.layouts.expected(before, self.wire.rest(message), &mut self.values);
+        // A metric whose key is written at greater length than it need be has been read already.
+        let expected = match self.wire.n_metrics() {
+            0 => self.layouts.expected(before, self.wire.rest(message), &mut self.values),
+            _ => None,
+        };
         if expected.is_none() && self.wire.finish(message)? {
             this = self.find(message);
         }
@@ -188,21 +194,25 @@ impl Intake {
         let this = match this {
             Some(this) => {
                 let before = self.known(this);
-                let layout = judged.and_then(|()| self.layout(message, expected, before.layout));
+                let layout = judged.and_then(|()| self.layout(message, expected, before));
                 let layout = layout.map_err(|why| Refused::Report(why, self.key(this)))?;
                 self.packer.put(Whose::Known(before.address), item, self.layouts.which(layout), &self.values);
-                self.instances[this].layout = layout.unwrap_or(before.layout);
+                let last_loose = if layout.is_none() { self.layouts.last_loose() } else { before.last_loose };
+                let layout = layout.unwrap_or(before.layout);
+                self.instances[this] = Known { layout, last_loose, ..self.known(this) };
                 this
             }
             None => {
                 let named = self.named(message).ok_or(Refused::Report(Rejection::NoService, None))?;
                 let key = Arc::new(named.key().ok_or(Refused::Report(Rejection::BadName, None))?);
                 let room = if self.instances.len() < self.max_instances { Ok(()) } else { Err(Rejection::InstanceCap) };
-                let layout = judged.and(room).and_then(|()| self.layout(message, expected, u32::MAX));
+                let layout = judged
+                    .and(room)
+                    .and_then(|()| self.layout(message, expected, Known { layout: u32::MAX, ..Known::default() }));
                 let layout = layout.map_err(|why| Refused::Report(why, Some(key.clone())))?;
                 let whose = Whose::New(self.state.lane_of(&key), &key);
                 let address = self.packer.put(whose, item, self.layouts.which(layout), &self.values);
-                self.instances.insert_full(key, Known { next: 0, layout: layout.unwrap_or(0), address }).0
+                self.instances.insert_full(key, Known { layout: layout.unwrap_or(0), address, ..Known::default() }).0
             }
         };
         if let Some((_, last)) = self.instances.get_index_mut(self.last) {
@@ -217,15 +227,15 @@ impl Intake {
     }
 
     /// The number of the report's layout, `None` if it is loose, and its values in that order.
-    fn layout(&mut self, message: &[u8], expected: Option<u32>, before: u32) -> Result<Option<u32>, Rejection> {
+    fn layout(&mut self, message: &[u8], expected: Option<u32>, before: Known) -> Result<Option<u32>, Rejection> {
         let layout = match expected {
             Some(expected) => Some(expected),
-            None => self.layouts.of(&self.wire, message, &mut self.values, &mut self.packer)?,
+            None => self.layouts.of(&self.wire, message, &mut self.values, &mut self.packer, before.last_loose)?,
         };
         if !self.values.iter().all(|value| value.is_finite()) {
             return Err(Rejection::NotFinite);
         }
-        self.layouts.follows(before, layout);
+        self.layouts.follows(before.layout, layout);
         self.layouts.keep_last(layout, &mut self.values);
         Ok(layout)
     }
@@ -376,17 +386,50 @@ mod tests {
     /// The order of its metrics was remembered half, and without that one of them came twice.
     #[test]
     fn a_report_refused_half_way_leaves_nothing_behind() {
-        let reports: [&[_]; 4] = [
+        let reports: [&[_]; 6] = [
             &[("cpu", 1.0), ("mem", 2.0)],
             &[("cpu", 1.0), ("cpu", 1.0), ("x", f64::NAN)],
             &[("cpu", 1.0), ("cpu", 95.0)],
             &[("cpu", 1.0), ("no name", 95.0)],
+            &[("mem", 1.0), ("cpu", f64::INFINITY)],
+            &[("cpu", 1.0), ("mem", f64::NAN)],
         ];
         let mut intake = intake();
         let seen = taken(&mut intake, &reports);
-        let expected = [Ok("cpu=1 mem=2"), Err(Rejection::NotFinite), Ok("cpu=95"), Err(Rejection::BadName)];
+        let [first, third] = [Ok("cpu=1 mem=2"), Ok("cpu=95")];
+        let [bad, infinite] = [Err(Rejection::BadName), Err(Rejection::NotFinite)];
+        let expected = [first, infinite, third, bad, infinite, infinite];
         assert_eq!(seen, expected.map(|seen| seen.map(str::to_owned)));
+        assert_eq!(intake.layouts.len(), 2, "nor their layouts");
         assert_eq!(intake.layouts.n_names(), 2, "names of refused reports are not kept");
+    }
+
+    /// The rest of the report was as expected, and what stood before it was passed over.
+    #[test]
+    fn a_metric_written_in_an_unusual_way_before_the_expected_ones_counts() {
+        let mut intake = intake();
+        assert_eq!(taken(&mut intake, &[&[("memory", 1.0)]]), [Ok("memory=1".to_owned())]);
+        let metric = |name: &str, value| v1::Metric { name: name.to_owned(), value }.encode_to_vec();
+        let (cpu, memory) = (metric("cpu", 99.0), metric("memory", 10.0));
+        let length = |metric: &[u8]| u8::try_from(metric.len()).expect("short");
+        // Field 5 by a key of two bytes, then as everybody writes it.
+        let unusual = [&[0xaa, 0, length(&cpu)], &*cpu].concat();
+        let message = [b"\x0a\x03web", &*unusual, &[0x2a, length(&memory)], &*memory].concat();
+        assert!(intake.take(&message, 0, NOW).is_ok());
+        assert_eq!(read(&mut intake), "cpu=99 memory=10");
+    }
+
+    #[test]
+    fn a_stream_of_very_many_combinations_says_of_each_report_what_it_has() {
+        let mut intake = intake();
+        let names: Vec<_> = (0..40).map(|n| format!("m{n}")).collect();
+        for (first, second) in (0..40).flat_map(|first| (0..40).map(move |second| (first, second))) {
+            let metrics = [("cpu", 1.0), (&*names[first], 2.0), (&*names[second], 3.0)];
+            let expected =
+                if first == second { format!("cpu=1 m{first}=3") } else { format!("cpu=1 m{first}=2 m{second}=3") };
+            assert_eq!(taken(&mut intake, &[&metrics]), [Ok(expected)]);
+        }
+        assert_eq!((intake.layouts.len(), intake.layouts.n_loose()), (256, 1_600 - 256));
     }
 
     #[test]
@@ -395,7 +438,7 @@ mod tests {
         let mut n_anew = 0;
         for round in 0..260 {
             let names: Vec<_> = (0..MAX_METRICS).map(|n| format!("m-{round}-{n}")).collect();
-            // Long and short reports by turns: their order is remembered in different places.
+            // Long and short reports by turns: each new combination is another one, and after the first ones loose.
             for n_metrics in [MAX_METRICS, 3, MAX_METRICS, 3] {
                 let metrics: Vec<_> = names[..n_metrics].iter().map(|name| (name.as_str(), 0.5)).collect();
                 let expected: Vec<_> = names[..n_metrics].iter().map(|name| format!("{name}=0.5")).collect();

@@ -34,7 +34,8 @@ type Seed = foldhash::fast::RandomState;
 pub(super) struct Layouts {
     all: IndexMap<Sequence, Expected, Seed>,
     n_metrics: usize,
-    /// Every metric, and the number of the one that came behind it in a loose report, the last time.
+    /// Every metric, and the number of the one that came behind it in loose reports, the last time: in the same one, or in
+    /// the instance's next one behind what both have in common.
     names: IndexMap<Name, u32, Seed>,
     /// The numbers of the metrics of the last loose report.
     loose: Vec<u32>,
@@ -117,20 +118,26 @@ impl Layouts {
         fits.then_some(before.next)
     }
 
-    /// The number of the layout of a report that has been read, `None` if it is loose; its values as they stand there.
+    /// The number of the layout of a report that has been read, `None` if it is loose; its values as they stand there. `last`
+    /// is the number of the last metric of the instance's last loose report.
     pub(super) fn of(
         &mut self,
         report: &wire::Report,
         message: &[u8],
         values: &mut Vec<f64>,
         packer: &mut Packer,
+        last: Option<u32>,
     ) -> Result<Option<u32>, Rejection> {
         values.clear();
         values.extend(report.metrics(message).map(|(_, value)| value));
+        // What is refused leaves nothing behind.
+        if !values.iter().all(|value| value.is_finite()) {
+            check(report, message)?;
+        }
         if let Some(known) = self.all.get_index_of(&Read(report, message)) {
             return Ok(Some(number(known)));
         }
-        self.find_names(report, message, packer)?;
+        self.find_names(report, message, packer, last)?;
         if self.all.len() == MAX_LAYOUTS || self.n_metrics + self.loose.len() > MAX_METRICS_OF_ALL {
             self.n_loose += 1;
             return Ok(None);
@@ -145,12 +152,26 @@ impl Layouts {
     }
 
     /// Notes the numbers of the report's metrics. One that is refused leaves no name behind.
-    fn find_names(&mut self, report: &wire::Report, message: &[u8], packer: &mut Packer) -> Result<(), Rejection> {
+    fn find_names(
+        &mut self,
+        report: &wire::Report,
+        message: &[u8],
+        packer: &mut Packer,
+        mut last: Option<u32>,
+    ) -> Result<(), Rejection> {
         self.loose.clear();
         let mut is_checked = false;
         for (text, _) in report.metrics(message) {
             let before = self.loose.last().copied();
-            let number = match self.find_name(before, text) {
+            let behind = self.behind(before, text);
+            let known = behind.or_else(|| {
+                // Here the report goes on where the last one ended, or nowhere.
+                let last = before.and_then(|_| last.take());
+                let known = self.behind(last, text).or_else(|| self.find_name(text))?;
+                self.follow(last, known);
+                Some(known)
+            });
+            let number = match known {
                 Some(known) => known,
                 None => {
                     if !std::mem::replace(&mut is_checked, true) {
@@ -166,15 +187,27 @@ impl Layouts {
         Ok(())
     }
 
-    /// The number of a metric, most likely the one that came behind `before` the last time.
-    fn find_name(&mut self, before: Option<u32>, text: &[u8]) -> Option<u32> {
-        let before = before.and_then(|before| self.names.get_index(before as usize));
-        if let Some((_, &next)) = before
-            && self.names.get_index(next as usize).is_some_and(|(name, _)| name.as_bytes() == text)
-        {
-            return Some(next);
+    /// The number of a metric if it is the one that came behind `before` the last time.
+    fn behind(&self, before: Option<u32>, text: &[u8]) -> Option<u32> {
+        let (_, &next) = self.names.get_index(before? as usize)?;
+        let (name, _) = self.names.get_index(next as usize)?;
+        (name.as_bytes() == text).then_some(next)
+    }
+
+    fn follow(&mut self, before: Option<u32>, next: u32) {
+        if let Some((_, behind)) = before.and_then(|before| self.names.get_index_mut(before as usize)) {
+            *behind = next;
         }
+    }
+
+    /// The number of a metric.
+    fn find_name(&self, text: &[u8]) -> Option<u32> {
         self.names.get_index_of(std::str::from_utf8(text).ok()?).map(number)
+    }
+
+    /// The number of the last metric of the last loose report.
+    pub(super) fn last_loose(&self) -> Option<u32> {
+        self.loose.last().copied()
     }
 
     /// Which metrics a report has that is of this layout, or loose: then the last one.
@@ -192,7 +225,9 @@ impl Layouts {
             }
             None => {
                 for two in self.loose.windows(2) {
-                    self.names[two[0] as usize] = two[1];
+                    if let Some((_, next)) = self.names.get_index_mut(two[0] as usize) {
+                        *next = two[1];
+                    }
                 }
             }
         }
@@ -215,6 +250,18 @@ impl Layouts {
             }
             None => {}
         }
+    }
+
+    /// How many layouts are remembered.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// How many loose reports there were.
+    #[cfg(test)]
+    pub(super) fn n_loose(&self) -> u32 {
+        self.n_loose
     }
 
     /// How many names are remembered.

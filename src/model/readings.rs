@@ -62,9 +62,14 @@ impl Layout {
         self.names.get_index(place)
     }
 
+    /// Whether the metric at this place is this very one: told by the pointer, so that no name is read.
+    pub fn is_at(&self, place: usize, name: &Name) -> bool {
+        self.names.get_index(place).is_some_and(|own| Arc::ptr_eq(own, name))
+    }
+
     /// Where a metric is.
     pub fn place(&self, name: &str) -> Option<usize> {
-        // Who asks has the name from the same stream as a rule: then a pointer tells, and no name is read.
+        // A report's name is as a rule the very one that the instance has, from the same stream: then a pointer tells.
         let same = |own: &Name| ptr::eq(&raw const **own, name);
         let seen = if self.len() <= FEW { self.names.iter().position(same) } else { None };
         seen.or_else(|| self.names.get_index_of(name))

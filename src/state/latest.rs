@@ -25,7 +25,7 @@ impl Default for Latest {
 impl Latest {
     /// As the journal remembers it: each metric with its value, and whether it was in the last report.
     pub fn restored(metrics: &[(Name, f64, bool)], layouts: &mut Layouts) -> Self {
-        let layout = layouts.share(Arc::new(Layout::new(metrics.iter().map(|(name, ..)| name.clone()))));
+        let layout = layouts.share(&Layout::new(metrics.iter().map(|(name, ..)| name.clone())));
         let mut values = vec![0.0; layout.len()];
         let mut had = Vec::new();
         for (name, value, was_had) in metrics {
@@ -109,9 +109,13 @@ impl Latest {
 
     fn merge(&mut self, readings: Readings<'_>) {
         let mut had = self.had.take().unwrap_or_default();
+        // Metrics that take turns are most likely to go on behind the last ones.
+        let next = had.last().map_or(0, |last| usize::from(*last) + 1);
         had.clear();
         for (name, value) in readings.iter() {
-            let place = match self.layout.place(name) {
+            let behind = had.last().map_or(0, |last| usize::from(*last) + 1);
+            let guess = [behind, next].into_iter().find(|place| self.layout.is_at(*place, name));
+            let place = match guess.or_else(|| self.layout.place(name)) {
                 Some(place) => {
                     self.values[place] = value;
                     place

@@ -13,27 +13,35 @@ type Seed = foldhash::fast::RandomState;
 /// Layouts below which it is not worth looking for those that nobody has any longer.
 const MIN_UNTIDY: usize = 256;
 
-/// Each layout once, so that instances share it and a pointer tells which one it is.
+/// Times that they are left as they are, however many they were once.
+const TIDY_AGAIN: u32 = 60;
+
+/// Each layout of one lane once, so that instances share it and a pointer tells which one it is.
 #[derive(Debug, Default)]
 pub struct Layouts {
     all: HashSet<Arc<Layout>, Seed>,
-    /// How many were left when they were last tidied.
+    /// How many were left when they were last tidied, and how often they were not since.
     n_tidy: usize,
+    n_passed: u32,
 }
 
 impl Layouts {
-    /// The one that is shared, which is this one if there was none of its metrics.
-    pub fn share(&mut self, layout: Arc<Layout>) -> Arc<Layout> {
-        if let Some(shared) = self.all.get(&layout) {
+    /// The one of these metrics that is shared. It is the lane's own: of one that another lane had too, nobody could tell
+    /// when it is no longer needed, and two threads would count references to it.
+    pub fn share(&mut self, layout: &Layout) -> Arc<Layout> {
+        if let Some(shared) = self.all.get(layout) {
             return shared.clone();
         }
-        self.all.insert(layout.clone());
-        layout
+        let own = Arc::new(layout.clone());
+        self.all.insert(own.clone());
+        own
     }
 
-    /// Lets go of those that nobody else has, when there are twice as many as last time.
+    /// Lets go of those that nobody else has: when there are twice as many as last time, and now and then.
     pub fn tidy(&mut self) {
-        if self.all.len() >= MIN_UNTIDY.max(2 * self.n_tidy) {
+        self.n_passed += 1;
+        if self.all.len() >= MIN_UNTIDY && (self.all.len() >= 2 * self.n_tidy || self.n_passed >= TIDY_AGAIN) {
+            self.n_passed = 0;
             self.all.retain(|layout| Arc::strong_count(layout) > 1);
             self.all.shrink_to(MIN_UNTIDY);
             self.n_tidy = self.all.len();
@@ -79,21 +87,42 @@ impl LaneLayout {
 mod tests {
     use super::*;
 
-    fn layout(n: usize) -> Arc<Layout> {
-        Arc::new(Layout::new([format!("metric_{n}").into()]))
+    fn layout(n: usize) -> Layout {
+        Layout::new([format!("metric_{n}").into()])
     }
 
     #[test]
     fn a_layout_is_shared_for_as_long_as_somebody_has_it() {
         let mut layouts = Layouts::default();
-        let kept = layouts.share(layout(0));
-        assert!(Arc::ptr_eq(&kept, &layouts.share(layout(0))), "of the same metrics");
-        (1..MIN_UNTIDY - 1).for_each(|n| drop(layouts.share(layout(n))));
+        let kept = layouts.share(&layout(0));
+        assert!(Arc::ptr_eq(&kept, &layouts.share(&layout(0))), "of the same metrics");
+        (1..MIN_UNTIDY - 1).for_each(|n| drop(layouts.share(&layout(n))));
         layouts.tidy();
         assert_eq!(layouts.all.len(), MIN_UNTIDY - 1, "too few to be looked through");
-        drop(layouts.share(layout(MIN_UNTIDY)));
+        drop(layouts.share(&layout(MIN_UNTIDY)));
         layouts.tidy();
         assert_eq!(layouts.all.len(), 1);
-        assert!(Arc::ptr_eq(&kept, &layouts.share(layout(0))));
+        assert!(Arc::ptr_eq(&kept, &layouts.share(&layout(0))));
+    }
+
+    /// A stream tells both of its lanes the same: each kept what the other one did.
+    #[test]
+    fn what_two_lanes_are_told_neither_keeps_for_the_other() {
+        let mut lanes = [Layouts::default(), Layouts::default()];
+        for told in (0..1_000).map(layout) {
+            lanes.iter_mut().for_each(|lane| drop(lane.share(&told)));
+        }
+        lanes.iter_mut().for_each(Layouts::tidy);
+        assert_eq!(lanes.map(|lane| lane.all.len()), [0, 0]);
+    }
+
+    #[test]
+    fn those_of_a_crowd_that_has_gone_go_too() {
+        let mut layouts = Layouts::default();
+        let crowd: Vec<_> = (0..1_000).map(|n| layouts.share(&layout(n))).collect();
+        layouts.tidy();
+        drop(crowd);
+        (0..TIDY_AGAIN).for_each(|_| layouts.tidy());
+        assert_eq!(layouts.all.len(), 0);
     }
 }
