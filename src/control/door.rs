@@ -34,8 +34,8 @@ pub enum ReloadError {
     /// The file cannot be used, and the old rules stay.
     #[error(transparent)]
     File(#[from] RuleFileError),
-    /// The rules are in force, and the doors are as they were.
-    #[error("the rules are in force, and tokens and certificates are as they were: {0}")]
+    /// The rules are in force, but not all that the doors' files say.
+    #[error("the rules are in force; of tokens and certificates, each kind whole or not at all, what its files said before holds: {0}")]
     Doors(String),
     /// The new rules are on their way.
     #[error("the file is good, and its rules hold as soon as every lane has come to them")]

@@ -87,18 +87,22 @@ impl Refusals {
         Self { stats, kinds: Mutex::default(), log }
     }
 
-    /// Counts a connection that never came to a request. There is a line for each, for those who look into it.
+    /// A connection that never came to a request. There is a line for each, for those who look into it.
     pub(super) fn note_connection(&self, port: Port, reason: Reason, peer: SocketAddr, why: &str) {
-        self.stats.door_refusals(port.as_str(), reason.as_str()).inc();
         debug!(self.log, "a connection did not open TLS"; "port" => port.as_str(), "reason" => reason.as_str(),
             "peer" => %peer, "why" => why);
+        self.say(port, reason, Some(peer), Some(why));
     }
 
     pub(super) fn note(&self, port: Port, reason: Reason, peer: Option<SocketAddr>) {
+        self.say(port, reason, peer, None);
+    }
+
+    fn say(&self, port: Port, reason: Reason, peer: Option<SocketAddr>, why: Option<&str>) {
         self.stats.door_refusals(port.as_str(), reason.as_str()).inc();
         if let Some(n_unsaid) = self.is_due(port, reason, Instant::now()) {
             warn!(self.log, "not let in"; "port" => port.as_str(), "reason" => reason.as_str(),
-                "peer" => peer.map(|peer| peer.to_string()), "more_since_the_last_line" => n_unsaid);
+                "peer" => peer.map(|peer| peer.to_string()), "why" => why, "more_since_the_last_line" => n_unsaid);
         }
     }
 

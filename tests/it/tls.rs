@@ -48,7 +48,9 @@ fn both_ports_speak_tls_to_those_who_trust_its_authority() {
     eventually(SOON, "both are counted", || {
         ["grpc", "rest"].iter().all(|port| refusals(&server, &authority, port, "tls_failed") >= 1.0)
     });
-    assert!(server.log().with_message("not let in").is_empty(), "and not said: {}", server.log().text());
+    let said = server.logged(2, "not let in");
+    assert_eq!(said.len(), 2, "a line for each port: {said:?}");
+    assert!(said.iter().all(|line| line["reason"] == "tls_failed" && !line["why"].as_str().unwrap().is_empty()), "{said:?}");
 }
 
 #[test]
@@ -89,6 +91,8 @@ fn agents_show_a_certificate_where_it_is_asked_for_and_readers_do_not() {
     }
     assert_eq!(authority.ask(server.http(), "GET", "/status").unwrap().code, 200);
     eventually(SOON, "they are counted", || refusals(&server, &authority, "grpc", "tls_failed") >= 4.0);
+    let said = server.logged(1, "not let in");
+    assert!(said.len() == 1 && said[0]["why"].as_str().unwrap().contains("certificate"), "one for all: {said:?}");
 
     // Another authority for them, and the old one is no more good.
     setup.file("agents-ca.pem", &foreign.pem);
