@@ -35,7 +35,9 @@ pub enum ReloadError {
     #[error(transparent)]
     File(#[from] RuleFileError),
     /// The rules are in force, but not all that the doors' files say.
-    #[error("the rules are in force; of tokens and certificates, each kind whole or not at all, what its files said before holds: {0}")]
+    #[error(
+        "the rules are in force; of tokens and certificates, each kind whole or not at all, what its files said before holds: {0}"
+    )]
     Doors(String),
     /// The new rules are on their way.
     #[error("the file is good, and its rules hold as soon as every lane has come to them")]

@@ -50,7 +50,10 @@ fn both_ports_speak_tls_to_those_who_trust_its_authority() {
     });
     let said = server.logged(2, "not let in");
     assert_eq!(said.len(), 2, "a line for each port: {said:?}");
-    assert!(said.iter().all(|line| line["reason"] == "tls_failed" && !line["why"].as_str().unwrap().is_empty()), "{said:?}");
+    assert!(
+        said.iter().all(|line| line["reason"] == "tls_failed" && !line["why"].as_str().unwrap().is_empty()),
+        "{said:?}"
+    );
 }
 
 #[test]
