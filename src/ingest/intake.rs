@@ -199,7 +199,7 @@ impl Intake {
                 self.packer.put(Whose::Known(before.address), item, self.layouts.which(layout), &self.values);
                 let last_loose = if layout.is_none() { self.layouts.last_loose() } else { before.last_loose };
                 let layout = layout.unwrap_or(before.layout);
-                self.instances[this] = Known { layout, last_loose, ..self.known(this) };
+                self.instances[this] = Known { layout, last_loose, ..before };
                 this
             }
             None => {
